@@ -1,0 +1,262 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/dataplane/flow"
+	"culvert/dataplane/frame"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// maxPorts bounds the port indices. Indices are given out round robin, so that
+// an index is not another pod's while a worker still holds the old snapshot.
+const maxPorts = 4096
+
+// Poll says what a worker does when no port has frames.
+type Poll string
+
+// The poll modes of the configuration.
+const (
+	PollBusy      Poll = "busy"      // never sleep
+	PollAdaptive  Poll = "adaptive"  // spin a little, then sleep until a port has frames
+	PollInterrupt Poll = "interrupt" // sleep at once
+)
+
+// Config sizes an engine.
+type Config struct {
+	Workers      int  // 1 to GOMAXPROCS
+	Poll         Poll // default adaptive
+	FrameSize    int  // bytes a chunk: 2048 or 4096
+	RingSize     int  // descriptors a ring, and the most a port's fill ring holds
+	Chunks       int  // chunks a worker; 0 = 8 × RingSize
+	FlowCapacity int
+	Logger       *slog.Logger
+	// Checked verifies every change of a frame's owner and panics on a
+	// frame that is used twice: for tests.
+	Checked bool
+	// Clock is the time since the engine was made; nil means the real one.
+	Clock func() time.Duration
+}
+
+// Engine owns the workers, the ports and the flow table. Its methods are safe
+// for concurrent use; they belong to the control plane and may block for the
+// length of a burst.
+type Engine struct {
+	cfg     Config
+	log     *slog.Logger
+	workers []*worker
+	flows   *flow.Table
+	tables  atomic.Pointer[fib.Snapshot]
+
+	mu       sync.Mutex
+	ports    [maxPorts]*port
+	next     uint16
+	retired  [numPortKinds][drop.Count]uint64 // drops of ports that are gone
+	started  bool
+	closed   bool
+	finished sync.WaitGroup
+}
+
+// New makes an engine with an empty table and no ports; Start sets it going.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Clock == nil {
+		start := time.Now()
+		cfg.Clock = func() time.Duration { return time.Since(start) }
+	}
+	if cfg.Poll == "" {
+		cfg.Poll = PollAdaptive
+	}
+	if cfg.Workers < 1 {
+		return nil, fmt.Errorf("dataplane: %d workers: at least 1 is needed", cfg.Workers)
+	}
+	if cfg.Chunks == 0 {
+		cfg.Chunks = 8 * cfg.RingSize
+	}
+	flows, err := flow.New(cfg.FlowCapacity)
+	if err != nil {
+		return nil, fmt.Errorf("dataplane: flow table of %d: %w", cfg.FlowCapacity, err)
+	}
+	e := &Engine{cfg: cfg, log: cfg.Logger, flows: flows}
+	e.tables.Store(fib.NewTable().Commit())
+	for id := range cfg.Workers {
+		w, err := newWorker(e, id)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("dataplane: worker %d: %w", id, err), e.Close())
+		}
+		e.workers = append(e.workers, w)
+	}
+	return e, nil
+}
+
+// Start sets the workers going.
+func (e *Engine) Start() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.started || e.closed {
+		return
+	}
+	e.started = true
+	for _, w := range e.workers {
+		e.finished.Add(1)
+		go func() {
+			defer e.finished.Done()
+			runtime.LockOSThread() // never unlocked: the thread ends with the worker
+			w.run()
+		}()
+	}
+}
+
+// Close stops the workers, closes every device and releases the memory. Frames
+// that are on their way are lost.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	for _, w := range e.workers {
+		w.stop()
+	}
+	e.finished.Wait()
+	var errs []error
+	for i, p := range e.ports {
+		if p == nil {
+			continue
+		}
+		for _, q := range p.queues {
+			if q != nil {
+				errs = append(errs, q.dev.Close())
+			}
+		}
+		e.ports[i] = nil
+	}
+	for _, w := range e.workers {
+		errs = append(errs, w.close())
+	}
+	if e.flows != nil {
+		errs = append(errs, e.flows.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Workers is the number of workers.
+func (e *Engine) Workers() int { return len(e.workers) }
+
+// Pool is a worker's memory, to open devices on. Only its region may be used:
+// the rest belongs to the worker.
+func (e *Engine) Pool(worker int) *frame.Pool { return e.workers[worker].pool }
+
+// FlowTable is the table of connections.
+func (e *Engine) FlowTable() *flow.Table { return e.flows }
+
+// Publish makes s the tables of every burst that starts from now on.
+func (e *Engine) Publish(s *fib.Snapshot) {
+	e.tables.Store(s)
+}
+
+// Now is the flow table's clock: seconds since the engine was made.
+func (e *Engine) Now() uint32 { return uint32(e.cfg.Clock() / time.Second) }
+
+// Tables is the snapshot published last.
+func (e *Engine) Tables() *fib.Snapshot { return e.tables.Load() }
+
+// AddPort opens a device for each of the port's queues and hands it to the
+// worker that owns that queue. It returns the index that adjacencies name. On
+// an error nothing is left open.
+func (e *Engine) AddPort(spec PortSpec, open func(worker, queue int) (frame.Device, error)) (uint16, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return 0, fmt.Errorf("adding port %s: the dataplane is stopped", spec.Name)
+	}
+	if spec.Queues < 1 {
+		return 0, fmt.Errorf("adding port %s: it has no queue", spec.Name)
+	}
+	index, err := e.freeIndex()
+	if err != nil {
+		return 0, fmt.Errorf("adding port %s: %w", spec.Name, err)
+	}
+	p := &port{index: index, spec: spec, queues: make([]*portQueue, len(e.workers))}
+	for _, a := range spec.Addrs {
+		p.addrs = append(p.addrs, packet.AddrFrom(a))
+	}
+	for w := range min(spec.Queues, len(e.workers)) {
+		dev, err := open(w, w)
+		if err != nil {
+			return 0, errors.Join(fmt.Errorf("adding port %s: queue %d: %w", spec.Name, w, err), e.dropPort(p))
+		}
+		q := &portQueue{port: p, dev: dev}
+		p.queues[w] = q
+		if err := e.workers[w].attach(q); err != nil {
+			return 0, errors.Join(fmt.Errorf("adding port %s: starting queue %d: %w", spec.Name, w, err), e.dropPort(p))
+		}
+	}
+	e.ports[index] = p
+	return index, nil
+}
+
+// freeIndex finds an unused port index, the one longest unused. e.mu is held.
+func (e *Engine) freeIndex() (uint16, error) {
+	for range maxPorts {
+		i := e.next
+		e.next = (e.next + 1) % maxPorts
+		if e.ports[i] == nil {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("all %d port indices are in use", maxPorts)
+}
+
+// RemovePort takes the port from its workers, closes its devices and frees the
+// frames they held. Remove the routes that lead to it first.
+func (e *Engine) RemovePort(index uint16) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil
+	}
+	if index >= maxPorts || e.ports[index] == nil {
+		return fmt.Errorf("removing port %d: there is no such port", index)
+	}
+	p := e.ports[index]
+	e.ports[index] = nil
+	if err := e.dropPort(p); err != nil {
+		return fmt.Errorf("removing port %s: %w", p.spec.Name, err)
+	}
+	return nil
+}
+
+// dropPort detaches and closes the queues that the port has. e.mu is held.
+func (e *Engine) dropPort(p *port) error {
+	var errs []error
+	for id, q := range p.queues {
+		if q == nil {
+			continue
+		}
+		w := e.workers[id]
+		w.detach(q)
+		errs = append(errs, q.dev.Close())
+		w.reclaim(q)
+		for r := range q.counters.drops {
+			e.retired[p.spec.Kind][r] += q.counters.drops[r].Load()
+		}
+		var s frame.DeviceStats
+		q.dev.Stats(&s)
+		for r, n := range deviceDrops(&s) {
+			e.retired[p.spec.Kind][r] += n
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,111 @@
+package flow
+
+import "culvert/internal/packet"
+
+// reclaimAt is the number of deleted entries from which Insert tries to use them
+// again rather than memory never used before.
+const reclaimAt = 64
+
+// Insert adds a flow: orig is the key of its first packet, reply that of the
+// answers. now is in seconds. The caller then calls Touch for that packet.
+//
+// When the flow is there already, because another worker has just added it, that
+// one is returned; dir is then the packet's direction in it. When the table is
+// full a flow is evicted: the oldest embryonic one, else the oldest that is
+// closing, else an established one that has been silent for five minutes. ok is
+// false when there is none, or when reply belongs to another flow.
+//
+// It takes the mutex and does not allocate.
+func (t *Table) Insert(orig, reply *packet.Key, now uint32) (e *Entry, dir Direction, ok bool) {
+	hash, replyHash := orig.Hash(), reply.Hash()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tell(now)
+	if e, dir, ok := t.Lookup(orig, hash); ok {
+		return e, dir, true
+	}
+	if _, _, ok := t.Lookup(reply, replyHash); ok {
+		t.stats.InsertFailures.Clash++
+		return nil, Original, false
+	}
+	t.settle()
+	i := t.room()
+	if i == 0 {
+		t.stats.InsertFailures.Full++
+		return nil, Original, false
+	}
+	e = &t.entries[i]
+	t.fill(e, i, orig, reply)
+	if hash != replyHash || *orig != *reply {
+		t.link(replyHash, i<<1|uint32(Reply))
+	}
+	t.link(hash, i<<1|uint32(Original))
+	c := control(e.ctl.Load())
+	t.enqueue(i, c.class())
+	t.arm(i, c.expiry())
+	t.stats.Len++
+	t.stats.States[c.state()]++
+	t.stats.Inserts++
+	return e, Original, true
+}
+
+// fill writes a new flow into entry i, which nobody can see.
+func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key) {
+	for d := range e.half {
+		h := &e.half[d]
+		h.verdict.Store(0)
+		h.mss.Store(0)
+		store(&e.counts[d].packets, 0)
+		store(&e.counts[d].bytes, 0)
+	}
+	e.half[Original].key, e.half[Reply].key, e.self = *orig, *reply, i
+	kind := kindOf(orig)
+	c := control(kind)<<kindShift | control(Unreplied)<<stateShift | control(t.now)<<bornShift
+	timeout := uint32(timeoutNone)
+	if kind == kindTCP {
+		c &^= ctlState // None
+	} else {
+		timeout = c.timeout()
+	}
+	e.ctl.Store(uint64(c.with(c.state(), t.now+timeout).listed()))
+	e.half[Original].seq.Add(1)
+	e.half[Reply].seq.Add(1)
+}
+
+// room is the index of an entry to use, 0 when there is none.
+func (t *Table) room() uint32 {
+	if t.stats.Len >= t.capacity && !t.evict() {
+		return 0
+	}
+	unused := int(t.fresh) < len(t.entries)
+	if t.free == 0 && (!unused || t.limbo.waiting.count+t.limbo.later.count >= reclaimAt) {
+		t.reclaim()
+	}
+	switch i := t.free; {
+	case i != 0:
+		t.free = t.entries[i].order.next
+		return i
+	case unused:
+		t.fresh++
+		return t.fresh - 1
+	}
+	return 0
+}
+
+// remove takes entry i, which is marked dead, out of the table.
+func (t *Table) remove(i uint32) {
+	e := &t.entries[i]
+	orig, reply := &e.half[Original].key, &e.half[Reply].key
+	t.unlink(orig.Hash(), i<<1|uint32(Original))
+	if *orig != *reply {
+		t.unlink(reply.Hash(), i<<1|uint32(Reply))
+	}
+	e.half[Original].seq.Add(1)
+	e.half[Reply].seq.Add(1)
+	c := control(e.ctl.Load())
+	t.dequeue(i, c.class())
+	t.disarm(i)
+	t.stats.Len--
+	t.stats.States[c.counted()]--
+	t.bury(i)
+}

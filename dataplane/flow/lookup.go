@@ -1,0 +1,45 @@
+package flow
+
+import (
+	"math/bits"
+
+	"culvert/internal/packet"
+)
+
+// Lookup finds the flow and direction of a packet with key k. hash is k.Hash().
+// It takes no lock and does not allocate. Only workers that are between two
+// calls of Quiesce may call it; others use Find.
+func (t *Table) Lookup(k *packet.Key, hash uint64) (e *Entry, dir Direction, ok bool) {
+	tag := tagOf(hash)
+	at := home(hash, len(t.buckets))
+	for range t.buckets {
+		b := &t.buckets[at]
+		for m := match(b.tags.Load(), tag); m != 0; m &= m - 1 {
+			ref := b.refs[bits.TrailingZeros64(m)/8&(slots-1)].Load()
+			e := &t.entries[ref>>1]
+			h := &e.half[ref&1]
+			seq := h.seq.Load()
+			if sameKey(&h.key, k) && seq&1 != 0 && h.seq.Load() == seq {
+				return e, Direction(ref & 1), true
+			}
+		}
+		if b.over.Load() == 0 {
+			break
+		}
+		at = t.after(at)
+	}
+	return nil, Original, false
+}
+
+// Find is Lookup for those that are no workers: it takes the mutex and returns
+// a copy.
+func (t *Table) Find(k *packet.Key) (v View, dir Direction, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, dir, ok := t.Lookup(k, k.Hash())
+	if !ok {
+		return View{}, Original, false
+	}
+	t.view(e, &v)
+	return v, dir, true
+}

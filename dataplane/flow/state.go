@@ -1,0 +1,165 @@
+package flow
+
+import "culvert/internal/packet"
+
+// State of a flow. The first ten are those of TCP, in the order of enum
+// tcp_conntrack (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+type State uint8
+
+// Unreplied, Replied and Assured are those of protocols without states of their own.
+const (
+	None State = iota
+	SynSent
+	SynRecv
+	Established
+	FinWait
+	CloseWait
+	LastAck
+	TimeWait
+	Close
+	SynSent2
+	Unreplied
+	Replied
+	Assured
+
+	// States is the number of states, for arrays indexed by State.
+	States
+)
+
+var stateNames = [States]string{"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT",
+	"LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2", "UNREPLIED", "REPLIED", "ASSURED"}
+
+// String is the state as conntrack prints it.
+func (s State) String() string {
+	if s >= States {
+		return "UNKNOWN"
+	}
+	return stateNames[s]
+}
+
+// kind is the rule by which a flow's state moves.
+type kind uint8
+
+const (
+	kindTCP kind = iota
+	kindUDP
+	kindICMP     // and fragments: a while after every packet, never assured
+	kindGeneric  // SCTP and all other protocols
+	kindFragment // packets of TCP and UDP whose ports are not known
+)
+
+// kindOf is the rule for a flow with that key.
+func kindOf(k *packet.Key) kind {
+	switch k.Proto {
+	case packet.ProtoTCP, packet.ProtoUDP:
+		if k.SrcPort == 0 && k.DstPort == 0 {
+			return kindFragment
+		}
+		if k.Proto == packet.ProtoTCP {
+			return kindTCP
+		}
+		return kindUDP
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		return kindICMP
+	}
+	return kindGeneric
+}
+
+// Timeouts in seconds.
+const (
+	// Of a TCP flow whose packets so far could not begin one.
+	timeoutNone = 10
+
+	// udp_timeouts, net/netfilter/nf_conntrack_proto_udp.c.
+	timeoutUDP       = 30
+	timeoutUDPStream = 120
+	// udpStreamAfter is how long a flow must have lived to be a stream.
+	udpStreamAfter = 2
+
+	// nf_ct_icmp_timeout, net/netfilter/nf_conntrack_proto_icmp.c.
+	timeoutICMP = 30
+	// nf_ct_generic_timeout, net/netfilter/nf_conntrack_proto_generic.c.
+	timeoutGeneric = 600
+	// IP_FRAG_TIME, include/net/ip.h: how long the receiver keeps fragments.
+	timeoutFragment = 30
+
+	// TCP_CONNTRACK_UNACK, net/netfilter/nf_conntrack_proto_tcp.c: the most
+	// that a connection picked up in the middle gets before it is replied to.
+	timeoutUnacked = 300
+)
+
+// A flow's control word holds all that its state machine reads and writes, so
+// that one compare-and-swap changes it as a whole.
+//
+//	 0–31  expiry: the second at which the flow is gone
+//	32–35  state
+//	36–38  kind
+//	39     seen a packet in the reply direction
+//	40     assured: not to be evicted before the others
+//	41     dead: deleted, never to change again
+//	42     queued: on the list of changed entries
+//	43–44  class: the list the entry is on   } written with the mutex held
+//	45–48  the state it is counted under     }
+//	49–63  the second of its first packet, modulo 2^15
+type control uint64
+
+const (
+	stateShift   = 32
+	kindShift    = 36
+	classShift   = 43
+	countedShift = 45
+	bornShift    = 49
+
+	ctlExpiry  control = 1<<32 - 1
+	ctlState   control = 15 << stateShift
+	ctlKind    control = 7 << kindShift
+	ctlReplied control = 1 << 39
+	ctlAssured control = 1 << 40
+	ctlDead    control = 1 << 41
+	ctlQueued  control = 1 << 42
+	ctlClass   control = 3 << classShift
+	ctlCounted control = 15 << countedShift
+
+	// ctlLists is what the lists and counts of the table depend on.
+	ctlLists = ctlState | ctlReplied | ctlAssured
+)
+
+func (c control) expiry() uint32 { return uint32(c) }
+func (c control) state() State   { return State(c >> stateShift & 15) }
+func (c control) kind() kind     { return kind(c >> kindShift & 7) }
+func (c control) class() class   { return class(c >> classShift & 3) }
+func (c control) counted() State { return State(c >> countedShift & 15) }
+
+// age is for how many seconds there has been the flow, modulo nine hours.
+func (c control) age(now uint32) uint32 { return (now - uint32(c>>bornShift)) & (1<<15 - 1) }
+
+// with is c in state s until expiry.
+func (c control) with(s State, expiry uint32) control {
+	return c&^(ctlState|ctlExpiry) | control(s)<<stateShift | control(expiry)
+}
+
+// timeout is what the flow gets after a packet that leaves its state as it is.
+func (c control) timeout() uint32 {
+	switch c.kind() {
+	case kindTCP:
+		return min(tcpTimeouts[c.state()&15], c.unackedLimit())
+	case kindUDP:
+		if c&ctlAssured != 0 {
+			return timeoutUDPStream
+		}
+		return timeoutUDP
+	case kindICMP:
+		return timeoutICMP
+	case kindFragment:
+		return timeoutFragment
+	}
+	return timeoutGeneric
+}
+
+// unackedLimit bounds the timeout of a TCP flow that was never answered.
+func (c control) unackedLimit() uint32 {
+	if c&ctlReplied == 0 {
+		return timeoutUnacked
+	}
+	return 1<<32 - 1
+}

@@ -1,0 +1,145 @@
+// Package frame holds the memory that frames live in, and the contract by
+// which devices hand frames to a worker and take them back.
+//
+// It knows chunks, descriptors, frames, bursts and ownership. It knows no
+// protocol header and no socket: those are internal/packet and dataplane/xsk.
+package frame
+
+// Desc is one descriptor of an AF_XDP ring: struct xdp_desc of
+// include/uapi/linux/if_xdp.h, byte for byte.
+type Desc struct {
+	// Addr is the offset of the first byte in the pool's memory.
+	Addr uint64
+	// Len is the number of bytes from Addr, all inside one chunk.
+	Len uint32
+	// Options holds XDP_PKT_CONTD and XDP_TX_METADATA.
+	Options uint32
+}
+
+// Flags of a Frame.
+type Flags uint8
+
+const (
+	// CsumPartial marks a frame whose layer-4 checksum field holds only the
+	// folded pseudo-header sum; CsumStart and CsumOffset say where. A device
+	// either lets the kernel complete it or completes it itself on Send.
+	CsumPartial Flags = 1 << iota
+)
+
+// Frame is one received or built frame: a first chunk and, for a big frame,
+// further chunks. A frame has one owner at any time: the free list, a worker,
+// or one device. It is a value; copying it does not copy ownership.
+type Frame struct {
+	// Addr is the offset of the first byte in the pool's memory. It moves
+	// down when a header is pushed and up when one is popped, always inside
+	// the first chunk.
+	Addr uint64
+	// Rest are the continuation descriptors of a big frame, nil otherwise.
+	// They are borrowed from the burst the frame arrived in and end with it.
+	Rest []Desc
+	// Len is the number of bytes in the first chunk.
+	Len uint32
+	// Total is the number of bytes in all chunks.
+	Total uint32
+	// CsumStart is the offset from the frame's first byte to the layer-4
+	// header whose checksum is partial.
+	CsumStart uint16
+	// CsumOffset is the offset of the checksum field in that header.
+	CsumOffset uint16
+	Flags      Flags
+}
+
+// BurstSize is the largest number of frames a worker takes at once.
+const BurstSize = 64
+
+// MaxSegments is the largest number of chunks in one frame: MAX_SKB_FRAGS + 1
+// of a kernel built with 17 (net/xdp/xsk.c, xsk_build_skb).
+const MaxSegments = 18
+
+// Burst collects received frames. Its memory is allocated once; frames and
+// their Rest are valid until Reset. One goroutine uses it.
+type Burst struct {
+	Frames [BurstSize]Frame
+	N      int
+
+	arena [BurstSize * (MaxSegments - 1)]Desc
+	used  int
+}
+
+// Reset empties the burst. Frames that were in it must have been freed or
+// given away before.
+func (b *Burst) Reset() { b.N, b.used = 0, 0 }
+
+// Room is the number of frames that can still be added.
+func (b *Burst) Room() int { return BurstSize - b.N }
+
+// Add appends a frame of a single chunk and returns it for chaining.
+// The burst must have room.
+func (b *Burst) Add(d Desc) *Frame {
+	f := &b.Frames[b.N]
+	b.N++
+	*f = Frame{Addr: d.Addr, Len: d.Len, Total: d.Len}
+	return f
+}
+
+// Chain appends a continuation chunk to the frame added last. It reports false
+// when the frame has MaxSegments chunks already: then the caller keeps the chunk.
+func (b *Burst) Chain(d Desc) bool {
+	f := &b.Frames[b.N-1]
+	if len(f.Rest) == MaxSegments-1 {
+		return false
+	}
+	if f.Rest == nil {
+		f.Rest = b.arena[b.used:b.used]
+	}
+	b.arena[b.used] = d
+	b.used++
+	f.Rest = f.Rest[:len(f.Rest)+1]
+	f.Total += d.Len
+	return true
+}
+
+// DeviceStats are counters of one device since it was opened.
+type DeviceStats struct {
+	RxDropped   uint64 // frames the kernel dropped before the receive ring, for other reasons than the next two
+	RxRingFull  uint64 // ... because the receive ring was full
+	RxFillEmpty uint64 // ... because the fill ring was empty
+	RxTooLong   uint64 // frames of more than MaxSegments chunks, dropped whole
+	RxInvalid   uint64 // frames with a chunk that was not the device's: a defect of the kernel or of ours
+	TxRingFull  uint64 // frames that Send found no room for and left to its caller
+	TxRefused   uint64 // frames the kernel took and dropped (NET_XMIT_DROP)
+	TxLinkDown  uint64 // frames given up because the device was down or gone
+	TxInvalid   uint64 // frames that break the device's rules, and descriptors the kernel called invalid: a defect of ours
+	TxErrors    uint64 // system calls for sending that failed in a way nobody expects
+	Wakeups     uint64 // system calls to make the kernel look at a ring
+}
+
+// Device is one queue of one port as the worker that owns it sees it. After
+// Start, every method but Stats belongs to that worker's goroutine.
+type Device interface {
+	// Start gives the device its owner tag and its first free frames. The
+	// device may take at most fill frames from the pool at any time for
+	// receiving; SetFill changes that.
+	Start(owner Owner, fill int) error
+	SetFill(fill int)
+
+	// Recv adds received frames to b as long as it has room, refills the
+	// device with free frames and takes completed ones back. It never blocks.
+	// The caller owns the added frames. It returns how many were added.
+	Recv(b *Burst) int
+
+	// Send takes frames in order and wakes the kernel once. It returns how
+	// many it took; the caller keeps the rest (and drops them). It never
+	// blocks. A frame's Rest is read before Send returns.
+	Send(frames []Frame) int
+
+	// FD is the descriptor to wait on for input, or -1.
+	FD() int
+
+	// Stats adds the device's counters to s. Safe from any goroutine.
+	Stats(s *DeviceStats)
+
+	// Close releases the device. The worker must have let go of it; frames it
+	// held are the pool's to Reclaim afterwards, not before.
+	Close() error
+}

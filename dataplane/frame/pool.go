@@ -1,0 +1,211 @@
+package frame
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Headroom is what the kernel leaves free in front of a received frame in its
+// chunk: XDP_PACKET_HEADROOM. It holds every tunnel header that Culvert pushes
+// and the transmit metadata below them.
+const Headroom = 256
+
+// TxMetadataLen is sizeof(struct xsk_tx_metadata): the room that must stay free
+// below the first byte of every descriptor that is sent.
+const TxMetadataLen = 24
+
+// Owner says who holds a chunk.
+type Owner uint16
+
+const (
+	ownerFree Owner = iota
+	// OwnerWorker holds the chunks of frames that are being processed.
+	OwnerWorker
+	firstDevice
+)
+
+// Pool is the memory of one worker: chunks of equal size in one page-aligned
+// region outside the Go heap, a stack of free ones, and the owner of each.
+// All methods but Region and ChunkSize belong to the worker's goroutine.
+type Pool struct {
+	mem       []byte
+	chunkSize uint64
+	mask      uint64 // addr &^ mask is the chunk's base
+	shift     uint
+	free      []uint32 // stack of chunk numbers
+	owner     []Owner  // by chunk number
+	devices   []bool   // by owner tag - firstDevice: in use
+	checked   bool
+}
+
+// NewPool maps chunks × chunkSize bytes. chunkSize is 2048 or 4096
+// (net/xdp/xdp_umem.c: a power of two up to the page size). With checked set,
+// every change of owner is verified and a frame that is freed twice, used
+// after it was given away or lost panics: for tests.
+func NewPool(chunks int, chunkSize int, checked bool) (*Pool, error) {
+	if chunkSize != 2048 && chunkSize != 4096 {
+		return nil, fmt.Errorf("frame pool: chunk size %d: must be 2048 or 4096", chunkSize)
+	}
+	if chunks < 1 || chunks > 1<<20 {
+		return nil, fmt.Errorf("frame pool: %d chunks: must be 1 to %d", chunks, 1<<20)
+	}
+	size := (chunks*chunkSize + 4095) &^ 4095
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("frame pool: mapping %d bytes: %w", size, err)
+	}
+	p := &Pool{
+		mem:       mem,
+		chunkSize: uint64(chunkSize),
+		mask:      uint64(chunkSize - 1),
+		free:      make([]uint32, 0, chunks),
+		owner:     make([]Owner, chunks),
+		checked:   checked,
+	}
+	for 1<<p.shift != chunkSize {
+		p.shift++
+	}
+	for c := chunks - 1; c >= 0; c-- {
+		p.free = append(p.free, uint32(c))
+	}
+	return p, nil
+}
+
+// Close unmaps the memory. No device may be open on it.
+func (p *Pool) Close() error {
+	mem := p.mem
+	p.mem, p.free, p.owner = nil, nil, nil
+	if mem == nil {
+		return nil
+	}
+	return unix.Munmap(mem)
+}
+
+// Region is the memory to register with the kernel. Its address does not change.
+func (p *Pool) Region() []byte { return p.mem }
+
+// ChunkSize is in bytes.
+func (p *Pool) ChunkSize() int { return int(p.chunkSize) }
+
+// Chunks is the number of chunks.
+func (p *Pool) Chunks() int { return len(p.owner) }
+
+// FreeChunks is the number of chunks on the free list.
+func (p *Pool) FreeChunks() int { return len(p.free) }
+
+// Base is the address of the first byte of addr's chunk.
+func (p *Pool) Base(addr uint64) uint64 { return addr &^ p.mask }
+
+// HeadroomOf is the number of bytes in front of addr in its chunk that a header
+// may be pushed into, the transmit metadata's room left out.
+func (p *Pool) HeadroomOf(addr uint64) int { return int(addr&p.mask) - TxMetadataLen }
+
+// TailroomOf is the number of bytes from addr to the end of its chunk.
+func (p *Pool) TailroomOf(addr uint64) int { return int(p.chunkSize - addr&p.mask) }
+
+// Alloc takes a chunk from the free list and returns the address where a
+// frame's first byte goes by convention: behind the headroom.
+func (p *Pool) Alloc() (addr uint64, ok bool) {
+	n := len(p.free)
+	if n == 0 {
+		return 0, false
+	}
+	c := p.free[n-1]
+	p.free = p.free[:n-1]
+	if p.checked {
+		p.check(c, ownerFree, "allocated")
+	}
+	p.owner[c] = OwnerWorker
+	return uint64(c)<<p.shift + Headroom, true
+}
+
+// Free gives the worker's chunk that holds addr back to the free list.
+func (p *Pool) Free(addr uint64) {
+	c := uint32(addr >> p.shift)
+	if p.checked {
+		p.check(c, OwnerWorker, "freed")
+	}
+	p.owner[c] = ownerFree
+	p.free = append(p.free, c)
+}
+
+// FreeFrame frees every chunk of the worker's frame.
+func (p *Pool) FreeFrame(f *Frame) {
+	p.Free(f.Addr)
+	for i := range f.Rest {
+		p.Free(f.Rest[i].Addr)
+	}
+}
+
+// Give passes the worker's chunk that holds addr to a device.
+func (p *Pool) Give(addr uint64, to Owner) {
+	c := uint32(addr >> p.shift)
+	if p.checked {
+		p.check(c, OwnerWorker, "given to a device")
+	}
+	p.owner[c] = to
+}
+
+// Take passes a device's chunk back to the worker. It reports false, and
+// changes nothing, when addr is outside the pool or not that device's: the
+// kernel handed out an address it never got, which must not become a frame.
+func (p *Pool) Take(addr uint64, from Owner) bool {
+	c := addr >> p.shift
+	if c >= uint64(len(p.owner)) || p.owner[c] != from {
+		if p.checked {
+			panic(fmt.Sprintf("frame pool: device %d returned address %#x that it does not own", from, addr))
+		}
+		return false
+	}
+	p.owner[c] = OwnerWorker
+	return true
+}
+
+// NewOwner reserves an owner tag for a device.
+func (p *Pool) NewOwner() Owner {
+	for i, used := range p.devices {
+		if !used {
+			p.devices[i] = true
+			return firstDevice + Owner(i)
+		}
+	}
+	p.devices = append(p.devices, true)
+	return firstDevice + Owner(len(p.devices)-1)
+}
+
+// Reclaim frees every chunk that a closed device held and releases its tag. It
+// returns how many there were. It walks all chunks: for removal of a port only.
+func (p *Pool) Reclaim(from Owner) int {
+	n := 0
+	for c, o := range p.owner {
+		if o == from {
+			p.owner[c] = ownerFree
+			p.free = append(p.free, uint32(c))
+			n++
+		}
+	}
+	p.devices[from-firstDevice] = false
+	return n
+}
+
+// Held is the number of chunks that o holds, by walking all: for tests and reports.
+func (p *Pool) Held(o Owner) int {
+	n := 0
+	for _, have := range p.owner {
+		if have == o {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *Pool) check(c uint32, want Owner, what string) {
+	if int(c) >= len(p.owner) {
+		panic(fmt.Sprintf("frame pool: chunk %d of %d %s", c, len(p.owner), what))
+	}
+	if got := p.owner[c]; got != want {
+		panic(fmt.Sprintf("frame pool: chunk %d %s while its owner is %d, want %d", c, what, got, want))
+	}
+}

@@ -1,0 +1,160 @@
+package dataplane
+
+import (
+	"culvert/dataplane/flow"
+	"culvert/dataplane/frame"
+	"culvert/encap"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// record is what the stages learn about one frame of the burst.
+type record struct {
+	info  packet.Info
+	hash  uint64
+	entry *flow.Entry
+	// ctx says where the frame came from: the ingress port's index and, for a
+	// tunnel packet, the peer. A flow's compiled verdict holds for one ctx.
+	ctx  uint64
+	dir  flow.Direction
+	tos  uint8 // the inner packet's TOS after decapsulation
+	peer packet.Addr
+	live bool // the worker still owns the frame
+}
+
+// ingress parses a received frame into its record. Afterwards the frame's first
+// byte is that of the pod's own Ethernet header, tunnel headers popped.
+func (w *worker) ingress(f *frame.Frame, rec *record) {
+	rec.live, rec.entry = true, nil
+	w.in.rxPackets++
+	w.in.rxBytes += uint64(f.Total)
+	if w.in.port.spec.Kind == PortUplink {
+		w.ingressTunnel(f, rec)
+	} else {
+		w.ingressPod(f, rec)
+	}
+}
+
+// ingressPod admits what a pod may send: its own MAC, to the gateway's.
+func (w *worker) ingressPod(f *frame.Frame, rec *record) {
+	b := w.pool.Bytes(f.Addr, f.Len)
+	if r := packet.Parse(b, int(f.Total), &rec.info); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	if rec.info.L2Len != packet.EthernetLen {
+		w.discard(f, rec, drop.EthertypeUnsupported)
+		return
+	}
+	eth := packet.Ethernet(b)
+	spec := &w.in.port.spec
+	if eth.Src() != spec.PeerMAC {
+		w.discard(f, rec, drop.SpoofedMAC)
+		return
+	}
+	if rec.info.EtherType == packet.EtherTypeARP {
+		w.answerARP(f, rec)
+		return
+	}
+	if dst := eth.Dst(); dst != spec.MAC {
+		switch {
+		case w.answerND(f, rec):
+		case dst.IsGroup():
+			w.discard(f, rec, drop.Multicast)
+		default:
+			w.discard(f, rec, drop.NotForUs)
+		}
+		return
+	}
+	rec.tos = rec.info.TOS
+	rec.ctx = uint64(w.in.port.index) << 32
+}
+
+// ingressTunnel admits what a peer sends to this node's VTEP, pops the outer
+// headers and parses the inner packet.
+func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
+	b := w.pool.Bytes(f.Addr, f.Len)
+	var outer encap.Outer
+	if r := encap.PopVXLAN(b, int(f.Total), &outer); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	vtep, r := localVTEP(w.snap.Node(), &outer)
+	if r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	if r := checkInnerMACs(&outer, vtep); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	w.trim(f, outer.End)
+	pop := uint32(outer.InnerOffset)
+	f.Addr += uint64(pop)
+	f.Len -= pop
+	f.Total -= pop
+	b = w.pool.Bytes(f.Addr, f.Len)
+	if r := packet.Parse(b, int(f.Total), &rec.info); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	if rec.info.L2Len != packet.EthernetLen {
+		w.discard(f, rec, drop.EthertypeUnsupported)
+		return
+	}
+	if rec.info.EtherType == packet.EtherTypeARP {
+		// Neighbours are static in a layer-3 overlay: nobody asks.
+		w.discard(f, rec, drop.ARPIgnored)
+		return
+	}
+	if rec.tos, r = encap.DecapECN(outer.TOS, rec.info.TOS); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	rec.peer = outer.Src
+	rec.ctx = uint64(w.in.port.index)<<32 | uint64(outer.Src.Fold())
+}
+
+// localVTEP finds the VTEP that the outer headers address. The steering program
+// lets nothing else through; it may lag behind a change of address.
+func localVTEP(n *fib.Node, o *encap.Outer) (*fib.LocalVTEP, drop.Reason) {
+	r := drop.TunnelNotOurs
+	for i := range n.VTEPs {
+		v := &n.VTEPs[i]
+		if v.Addr != o.Dst || v.Port != o.DstPort {
+			continue
+		}
+		if v.VNI == o.VNI {
+			return v, drop.None
+		}
+		r = drop.VXLANUnknownVNI
+	}
+	return nil, r
+}
+
+// checkInnerMACs applies vxlan_set_mac and eth_type_trans of the kernel's VXLAN:
+// our own source MAC is a loop, another destination MAC is not for us.
+func checkInnerMACs(o *encap.Outer, v *fib.LocalVTEP) drop.Reason {
+	if o.InnerSrc == v.MAC {
+		return drop.VXLANLoop
+	}
+	if o.InnerDst != v.MAC {
+		return drop.VXLANInnerMAC
+	}
+	return drop.None
+}
+
+// lookup finds the frame's flow: the only table lookup of an established one.
+func (w *worker) lookup(rec *record) {
+	if !rec.live {
+		return
+	}
+	rec.hash = rec.info.Key.Hash()
+	if rec.info.Flags&packet.Trackable == 0 {
+		return
+	}
+	if e, dir, ok := w.flows.Lookup(&rec.info.Key, rec.hash); ok {
+		rec.entry, rec.dir = e, dir
+	}
+}

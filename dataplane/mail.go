@@ -1,0 +1,129 @@
+package dataplane
+
+import (
+	"fmt"
+
+	"culvert/dataplane/frame"
+)
+
+// do runs job on the worker's goroutine, between two bursts, and waits for it.
+// Before the worker has started, and after it has ended, job runs on the caller.
+func (w *worker) do(job func()) {
+	w.mail.Lock()
+	if !w.mail.running || w.mail.done {
+		defer w.mail.Unlock()
+		job()
+		return
+	}
+	finished := make(chan struct{})
+	w.mail.jobs = append(w.mail.jobs, func() { job(); close(finished) })
+	w.mail.pending.Store(true)
+	w.mail.Unlock()
+	w.wake()
+	<-finished
+}
+
+// wake ends the worker's sleep.
+func (w *worker) wake() { w.poll.wake() }
+
+// stop ends the worker after the burst in hand.
+func (w *worker) stop() {
+	w.mail.Lock()
+	w.mail.done = true
+	w.mail.pending.Store(true)
+	w.mail.Unlock()
+	w.wake()
+}
+
+// takeMail runs the jobs that wait and reports whether the worker shall end.
+func (w *worker) takeMail() (end bool) {
+	if !w.mail.pending.Load() {
+		return false
+	}
+	w.mail.Lock()
+	defer w.mail.Unlock()
+	for _, job := range w.mail.jobs {
+		job()
+	}
+	w.mail.jobs = nil
+	w.mail.pending.Store(false)
+	return w.mail.done
+}
+
+// attach makes q one of the worker's queues and starts its device.
+func (w *worker) attach(q *portQueue) (err error) {
+	w.do(func() {
+		q.owner = w.pool.NewOwner()
+		if err = q.dev.Start(q.owner, w.fillTarget(len(w.active)+1)); err != nil {
+			return
+		}
+		if err = w.poll.add(q.dev.FD()); err != nil {
+			return
+		}
+		w.active = append(w.active, q)
+		w.ports[q.port.index] = q
+		w.refill()
+	})
+	return err
+}
+
+// detach takes q from the worker, whether or not attach got to the end. The
+// device may be closed afterwards; frames staged for it are freed.
+func (w *worker) detach(q *portQueue) {
+	w.do(func() {
+		for i, other := range w.active {
+			if other == q {
+				w.active = append(w.active[:i], w.active[i+1:]...)
+				w.poll.remove(q.dev.FD())
+				break
+			}
+		}
+		if w.ports[q.port.index] == q {
+			w.ports[q.port.index] = nil
+		}
+		q.publish()
+		w.refill()
+	})
+}
+
+// reclaim frees the frames that q's closed device held.
+func (w *worker) reclaim(q *portQueue) {
+	w.do(func() {
+		if q.owner != frame.OwnerWorker && q.owner != 0 {
+			w.pool.Reclaim(q.owner)
+			q.owner = 0
+		}
+	})
+}
+
+// fillTarget shares half of the worker's memory among its queues for
+// receiving; the other half is for frames on their way and in transmit rings.
+func (w *worker) fillTarget(queues int) int {
+	return max(minFill, min(w.eng.cfg.RingSize, w.pool.Chunks()/(2*queues)))
+}
+
+// minFill is the least number of chunks a queue may hold for receiving: one
+// 64 KB frame and a burst of small ones.
+const minFill = 96
+
+// refill shares the memory anew after a queue came or went.
+func (w *worker) refill() {
+	if len(w.active) == 0 {
+		return
+	}
+	target := w.fillTarget(len(w.active))
+	for _, q := range w.active {
+		q.dev.SetFill(target)
+	}
+}
+
+// checkLeaks reports, for tests, chunks that no one answers for while the
+// worker holds no burst.
+func (w *worker) checkLeaks() error {
+	var held int
+	w.do(func() { held = w.pool.Held(frame.OwnerWorker) })
+	if held != 0 {
+		return fmt.Errorf("worker %d: %d chunks are neither free nor with a device", w.id, held)
+	}
+	return nil
+}

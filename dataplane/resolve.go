@@ -1,0 +1,172 @@
+package dataplane
+
+import (
+	"culvert/dataplane/flow"
+	"culvert/dataplane/frame"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// forward takes a parsed frame to its egress port, or to a responder, or ends it.
+func (w *worker) forward(f *frame.Frame, rec *record) {
+	adj := w.verdict(rec)
+	if adj == nil {
+		var r drop.Reason
+		if adj, r = w.resolve(rec); r != drop.None {
+			w.refuse(f, rec, adj, r)
+			return
+		}
+	}
+	if adj.Kind == fib.KindLocal {
+		w.deliverLocal(f, rec)
+		return
+	}
+	if rec.info.TTL <= 1 {
+		w.refuse(f, rec, adj, drop.TTLExceeded)
+		return
+	}
+	if rec.info.L3Len > uint32(adj.MTU) {
+		w.forwardBig(f, rec, adj)
+		return
+	}
+	if rec.entry != nil {
+		rec.entry.Touch(rec.dir, &rec.info, rec.info.L3Len, 1, w.now)
+		w.noteMSS(f, rec)
+	}
+	w.ageHop(f, rec)
+	if r := w.rewrite(f, &rec.info, adj, rec.hash); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	rec.live = false
+	w.enqueue(f, adj.Port)
+}
+
+// verdict is the adjacency compiled into the frame's flow, or nil when there is
+// no flow yet, the tables have changed, or the frame came another way.
+func (w *worker) verdict(rec *record) *fib.Adjacency {
+	if rec.entry == nil {
+		return nil
+	}
+	v := rec.entry.Verdict(rec.dir)
+	if v.Gen != w.snap.Gen() || v.Ctx != rec.ctx {
+		return nil
+	}
+	return w.snap.Adjacency(fib.AdjID(v.Adj))
+}
+
+// resolve decides about the first packet of a flow, and again after a change of
+// the tables, and compiles the decision into the flow. It returns the adjacency
+// with drop.None, or the reason to refuse; the adjacency then is the one that
+// was found, if any.
+func (w *worker) resolve(rec *record) (*fib.Adjacency, drop.Reason) {
+	id, adj, r := decide(w.snap, w.in.port, rec)
+	if r != drop.None || adj.Kind == fib.KindLocal || rec.info.Flags&packet.Trackable == 0 {
+		return adj, r
+	}
+	if rec.entry == nil {
+		if rec.info.TTL <= 1 {
+			return adj, drop.TTLExceeded // it goes no further: no flow for a traceroute probe
+		}
+		reply := rec.info.Key.Reverse()
+		e, dir, ok := w.flows.Insert(&rec.info.Key, &reply, w.now)
+		if !ok {
+			return adj, drop.FlowTableFull
+		}
+		rec.entry, rec.dir = e, dir
+	}
+	rec.entry.SetVerdict(rec.dir, flow.Verdict{Gen: w.snap.Gen(), Adj: uint32(id), Ctx: rec.ctx})
+	return adj, drop.None
+}
+
+// decide is the forwarding decision for a packet that came in through a port:
+// anti-spoof, then FIB, then adjacency. It changes nothing, so that a trace
+// can ask the same question.
+func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacency, drop.Reason) {
+	if r := checkSource(snap, in, rec); r != drop.None {
+		return 0, nil, r
+	}
+	dst := &rec.info.Key.Dst
+	if isGateway(dst) {
+		return 0, &gatewayAdjacency, drop.None
+	}
+	id, adj := snap.Find(dst)
+	if adj == nil {
+		return 0, nil, drop.NoRoute
+	}
+	switch adj.Kind {
+	case fib.KindBlackhole:
+		return id, adj, drop.Blackhole
+	case fib.KindReject:
+		return id, adj, drop.Reject
+	case fib.KindLocal:
+		return id, adj, drop.None
+	case fib.KindPod:
+	default:
+		// Peers have their own routes to each other: what came from the wire
+		// for the wire is a loop or a probe.
+		if in.spec.Kind == PortUplink {
+			return id, adj, drop.NoRoute
+		}
+	}
+	if !adj.Ready {
+		return id, adj, drop.NeighbourUnresolved
+	}
+	return id, adj, drop.None
+}
+
+// checkSource refuses a source address that does not belong to where the packet
+// came from.
+func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
+	src := &rec.info.Key.Src
+	if in.spec.Kind != PortUplink {
+		if in.hasAddr(src) {
+			return drop.None
+		}
+		return drop.SpoofedSource
+	}
+	if !snap.IsPeer(rec.peer) {
+		return drop.TunnelUnknownPeer
+	}
+	if *src == rec.peer {
+		return drop.None // ICMP errors come from the node's own address
+	}
+	_, adj := snap.Find(src)
+	if adj == nil || adj.Peer != rec.peer.Fold() {
+		return drop.TunnelSourceMismatch
+	}
+	return drop.None
+}
+
+// refuse ends a frame that the node will not forward and, where a router would,
+// tells its sender (RFC 1812 4.3.3, RFC 4443 3).
+func (w *worker) refuse(f *frame.Frame, rec *record, adj *fib.Adjacency, r drop.Reason) {
+	switch r {
+	case drop.TTLExceeded:
+		w.sendError(f, rec, &errTimeExceeded, 0)
+	case drop.NoRoute:
+		if w.in.port.spec.Kind != PortUplink {
+			w.sendError(f, rec, &errNetUnreachable, 0)
+		}
+	case drop.HostUnreachable:
+		w.sendError(f, rec, &errPortUnreachable, 0)
+	case drop.Reject, drop.NeighbourUnresolved:
+		w.sendError(f, rec, &errHostUnreachable, 0)
+	case drop.TooBig:
+		w.sendError(f, rec, &errTooBig, adj.MTU)
+	}
+	w.discard(f, rec, r)
+}
+
+// noteMSS remembers the maximum segment size that a SYN announces: what big
+// frames of the other direction are cut to.
+func (w *worker) noteMSS(f *frame.Frame, rec *record) {
+	if rec.info.TCPFlags&packet.TCPSyn == 0 || rec.info.Proto != packet.ProtoTCP || rec.info.L4 == 0 {
+		return
+	}
+	b := w.pool.Bytes(f.Addr, f.Len)
+	if mss, ok := packet.TCP(b[rec.info.L4:]).MSSOption(); ok {
+		rec.entry.SetMSS(rec.dir, mss)
+	}
+}

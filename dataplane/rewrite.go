@@ -1,0 +1,106 @@
+package dataplane
+
+import (
+	"culvert/dataplane/frame"
+	"culvert/encap"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// ageHop does what every router does to a packet it forwards: one hop less
+// (RFC 1812 5.3.1), and the ECN mark that the outer header brought. The record
+// follows what is now in the packet.
+func (w *worker) ageHop(f *frame.Frame, rec *record) {
+	b := w.pool.Bytes(f.Addr, f.Len)[rec.info.L3:]
+	if rec.info.Flags&packet.V4 != 0 {
+		h := packet.IPv4(b)
+		if rec.tos != rec.info.TOS {
+			h.UpdateTOS(rec.tos)
+		}
+		packet.DecrementTTL4(h)
+	} else {
+		h := packet.IPv6(b)
+		if rec.tos != rec.info.TOS {
+			h.SetTrafficClass(rec.tos)
+		}
+		h.SetHopLimit(rec.info.TTL - 1)
+	}
+	rec.info.TOS = rec.tos
+	rec.info.TTL--
+}
+
+// rewrite replaces everything in front of the IP header by the adjacency's
+// header and cuts off trailing padding. The packet's own bytes are not moved.
+// hash is that of the flow: it becomes the tunnel's source port.
+func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, hash uint64) drop.Reason {
+	n := uint32(adj.Rewrite.Len)
+	l3 := f.Addr + uint64(info.L3)
+	if w.pool.HeadroomOf(l3) < int(n) {
+		return drop.NoHeadroom
+	}
+	w.trim(f, uint32(info.L3)+info.L3Len)
+	if info.Flags&packet.EmptyCRC != 0 && len(f.Rest) == 0 {
+		packet.CompleteSCTP(w.pool.Bytes(f.Addr, f.Len)[info.L4:])
+	}
+	grow := n - uint32(info.L3) // may wrap: popping more than is pushed
+	f.Addr = l3 - uint64(n)
+	f.Len += grow
+	f.Total += grow
+	w.ident++
+	if w.ident == 0 {
+		w.ident = 1
+	}
+	inner := encap.InnerOf(info, encap.SourcePort(hash), w.ident)
+	if adj.Rewrite.NeedsSum() {
+		inner.Sum = w.sumPacket(f, info, n)
+	}
+	adj.Rewrite.Push(w.pool.Bytes(f.Addr, n), &inner)
+	f.Flags = 0
+	if info.Flags&packet.Partial != 0 {
+		offset, _ := packet.ChecksumOffset(info.Proto)
+		f.Flags = frame.CsumPartial
+		f.CsumStart = uint16(n) + info.L4 - info.L3
+		f.CsumOffset = uint16(offset)
+	}
+	return drop.None
+}
+
+// sumPacket is the sum of the IP packet that starts n bytes into the frame, its
+// transport checksum completed before: what an outer UDP checksum is made of.
+func (w *worker) sumPacket(f *frame.Frame, info *packet.Info, n uint32) uint16 {
+	if info.Flags&packet.Partial != 0 {
+		at := *info
+		at.L3, at.L4 = uint16(n), uint16(n)+info.L4-info.L3
+		w.completeChecksum(f, &at)
+		info.Flags &^= packet.Partial
+	}
+	w.sum.Reset(0)
+	w.sum.Add(w.pool.Bytes(f.Addr, f.Len)[n:])
+	for i := range f.Rest {
+		w.sum.Add(w.pool.Bytes(f.Rest[i].Addr, f.Rest[i].Len))
+	}
+	return uint16(w.sum.Sum())
+}
+
+// trim cuts the frame to n bytes: what follows the IP packet is Ethernet
+// padding. Chunks that hold nothing else are freed.
+func (w *worker) trim(f *frame.Frame, n uint32) {
+	for f.Total > n {
+		over := f.Total - n
+		last := len(f.Rest) - 1
+		if last < 0 {
+			f.Len, f.Total = f.Len-over, n
+			return
+		}
+		d := &f.Rest[last]
+		if d.Len > over {
+			d.Len -= over
+			f.Total = n
+			return
+		}
+		f.Total -= d.Len
+		w.pool.Free(d.Addr)
+		f.Rest = f.Rest[:last]
+	}
+}

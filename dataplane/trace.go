@@ -1,0 +1,182 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+
+	"culvert/encap"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// TraceStep is one table asked or one rule applied.
+type TraceStep struct {
+	Table  string // parse, spoof, flow, fib, adjacency, ttl, mtu, encap
+	Key    string // what was looked up
+	Result string // what was found and what follows
+}
+
+// Trace is the way one packet would take through the published tables.
+type Trace struct {
+	Info    packet.Info
+	Steps   []TraceStep
+	Verdict string      // forward, answer or drop
+	Reason  drop.Reason // with verdict drop
+	Port    string      // the egress, with verdict forward
+	Header  []byte      // what would be written in front of the IP packet, with verdict forward
+}
+
+func (t *Trace) step(table, key, result string, args ...any) {
+	t.Steps = append(t.Steps, TraceStep{table, key, fmt.Sprintf(result, args...)})
+}
+
+func (t *Trace) drop(r drop.Reason) Trace {
+	t.Verdict, t.Reason = "drop", r
+	return *t
+}
+
+// Trace says what would happen to a frame, from its Ethernet header on, that
+// the named pod port received; without a name, the port of the pod whose
+// address is the frame's source. Nothing is sent and no flow is made.
+func (e *Engine) Trace(portName string, frame []byte) (Trace, error) {
+	var t Trace
+	if r := packet.Parse(frame, len(frame), &t.Info); r != drop.None {
+		t.step("parse", fmt.Sprintf("%d bytes", len(frame)), "%s", r.What())
+		return t.drop(r), nil
+	}
+	in, err := e.portFor(portName, t.Info.Key.Src)
+	if err != nil {
+		return t, err
+	}
+	t.step("parse", fmt.Sprintf("port %s", in.spec.Name), "%s, %d bytes, ttl %d", t.Info.Key, t.Info.L3Len, t.Info.TTL)
+	snap := e.tables.Load()
+	rec := record{info: t.Info, hash: t.Info.Key.Hash(), tos: t.Info.TOS, ctx: uint64(in.index) << 32}
+	e.traceFlow(&t, &rec)
+	return e.traceDecision(&t, snap, in, &rec), nil
+}
+
+// portFor finds a port by name, or the pod port that owns src.
+func (e *Engine) portFor(name string, src packet.Addr) (*port, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.ports {
+		switch {
+		case p == nil:
+		case name != "" && p.spec.Name == name:
+			if !p.isPod() {
+				return nil, fmt.Errorf("port %s is an %s: name a pod's port", name, p.spec.Kind)
+			}
+			return p, nil
+		case name == "" && p.isPod() && p.hasAddr(&src):
+			return p, nil
+		}
+	}
+	if name != "" {
+		return nil, fmt.Errorf("there is no port %s: 'culvert port' lists them", name)
+	}
+	return nil, fmt.Errorf("no pod of this node has the address %s: name the port that the packet arrives on", src)
+}
+
+// traceFlow shows whether the packet would be a hit.
+func (e *Engine) traceFlow(t *Trace, rec *record) {
+	key := rec.info.Key.String()
+	if rec.info.Flags&packet.Trackable == 0 {
+		t.step("flow", key, "not tracked: routed packet by packet")
+		return
+	}
+	v, dir, ok := e.flows.Find(&rec.info.Key)
+	if !ok {
+		t.step("flow", key, "miss: the first packet of a flow")
+		return
+	}
+	t.step("flow", key, "hit: %s direction, %s, %d s left", dir, v.State, v.Timeout)
+}
+
+// traceDecision takes the packet through the forwarding decision to the
+// headers it would leave with.
+func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record) Trace {
+	src, dst := rec.info.Key.Src.String(), rec.info.Key.Dst.String()
+	if r := checkSource(snap, in, rec); r != drop.None {
+		t.step("spoof", src, "%s", r.What())
+		return t.drop(r)
+	}
+	t.step("spoof", src, "the pod's own address")
+	id, adj, r := decide(snap, in, rec)
+	switch {
+	case adj == nil:
+		t.step("fib", dst, "%s", r.What())
+		return t.drop(r)
+	case adj == &gatewayAdjacency:
+		t.step("fib", dst, "the gateway itself")
+	default:
+		route, _, _ := snap.Lookup(rec.info.Key.Dst)
+		t.step("fib", dst, "%s %s", route.Prefix, describe(adj))
+	}
+	if r != drop.None {
+		t.step("adjacency", fmt.Sprint(id), "%s", r.What())
+		return t.drop(r)
+	}
+	if adj.Kind == fib.KindLocal {
+		if rec.info.Flags&packet.ICMPEcho != 0 {
+			t.Verdict = "answer"
+			return *t
+		}
+		return t.drop(drop.HostUnreachable)
+	}
+	t.step("adjacency", fmt.Sprint(id), "ready, mtu %d, %d bytes of headers", adj.MTU, adj.Rewrite.Len)
+	return e.traceEgress(t, in, rec, adj)
+}
+
+// traceEgress applies TTL and MTU and writes the headers.
+func (e *Engine) traceEgress(t *Trace, in *port, rec *record, adj *fib.Adjacency) Trace {
+	ttl := fmt.Sprint(rec.info.TTL)
+	if rec.info.TTL <= 1 {
+		t.step("ttl", ttl, "%s; the sender gets time exceeded", drop.TTLExceeded.What())
+		return t.drop(drop.TTLExceeded)
+	}
+	t.step("ttl", ttl, "leaves with %d", rec.info.TTL-1)
+	if rec.info.L3Len > uint32(adj.MTU) {
+		size := fmt.Sprint(rec.info.L3Len)
+		switch {
+		case rec.info.Proto == packet.ProtoTCP && rec.info.L3Len > uint32(in.spec.MTU):
+			t.step("mtu", size, "cut into TCP segments that fit %d", adj.MTU)
+		case rec.info.Flags&(packet.V4|packet.DF) == packet.V4:
+			t.step("mtu", size, "fragmented to fit %d", adj.MTU)
+		default:
+			t.step("mtu", size, "%s; the sender gets the size %d", drop.TooBig.What(), adj.MTU)
+			return t.drop(drop.TooBig)
+		}
+	}
+	rec.info.TTL--
+	t.Header = make([]byte, adj.Rewrite.Len)
+	inner := encap.InnerOf(&rec.info, encap.SourcePort(rec.hash), 1)
+	adj.Rewrite.Push(t.Header, &inner)
+	t.step("encap", adj.Kind.String(), "source port %d", inner.SrcPort)
+	t.Verdict, t.Port = "forward", e.portName(adj.Port)
+	return *t
+}
+
+func (e *Engine) portName(index uint16) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if index < maxPorts && e.ports[index] != nil {
+		return e.ports[index].spec.Name
+	}
+	return ""
+}
+
+// describe is an adjacency in the words of 'ip route'.
+func describe(adj *fib.Adjacency) string {
+	s := adj.Kind.String()
+	if adj.Via != (netip.Addr{}) {
+		s += " via " + adj.Via.String()
+	}
+	if adj.Dev != "" {
+		s += " dev " + adj.Dev
+	}
+	if adj.VNI != 0 {
+		s += fmt.Sprintf(" vni %d mac %s", adj.VNI, adj.MAC)
+	}
+	return s
+}

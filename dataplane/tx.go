@@ -1,0 +1,59 @@
+package dataplane
+
+import (
+	"culvert/dataplane/frame"
+	"culvert/internal/drop"
+)
+
+// enqueue stages a finished frame for its egress port. The worker owns it until
+// the flush. A port that is gone costs the frame.
+func (w *worker) enqueue(f *frame.Frame, index uint16) {
+	q := w.ports[index%maxPorts]
+	if q == nil {
+		w.pool.FreeFrame(f)
+		bump(&w.in.counters.drops[drop.PortGone], 1)
+		return
+	}
+	if q.ntx == len(q.tx) {
+		w.flushPort(q)
+	}
+	if q.ntx == 0 {
+		w.staged = append(w.staged, index)
+	}
+	q.tx[q.ntx] = *f
+	q.ntx++
+}
+
+// flush sends what the burst has staged: one Send, and so one wake-up of the
+// kernel, for each egress port.
+func (w *worker) flush() {
+	for _, index := range w.staged {
+		if q := w.ports[index]; q != nil {
+			w.flushPort(q)
+			q.publish()
+		}
+	}
+	w.staged = w.staged[:0]
+}
+
+// flushPort hands the staged frames to the port's device and drops, counted at
+// that port, what it has no room for.
+func (w *worker) flushPort(q *portQueue) {
+	if q.ntx == 0 {
+		return
+	}
+	staged := q.tx[:q.ntx]
+	for i := range staged {
+		q.txBytes += uint64(staged[i].Total)
+	}
+	sent := q.dev.Send(staged)
+	q.txPackets += uint64(sent)
+	for i := sent; i < len(staged); i++ {
+		q.txBytes -= uint64(staged[i].Total)
+		w.pool.FreeFrame(&staged[i])
+	}
+	if lost := len(staged) - sent; lost > 0 {
+		bump(&q.counters.drops[drop.TxRingFull], uint64(lost))
+	}
+	q.ntx = 0
+}

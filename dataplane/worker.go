@@ -1,0 +1,219 @@
+package dataplane
+
+import (
+	"fmt"
+	"math/bits"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/dataplane/flow"
+	"culvert/dataplane/frame"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// worker is one thread with its own memory and its own queue of every port.
+// Only the fields below mail are touched by other goroutines.
+type worker struct {
+	id    int
+	eng   *Engine
+	pool  *frame.Pool
+	flows *flow.Table
+	poll  poller
+
+	active []*portQueue         // queues to receive from, in turn
+	ports  [maxPorts]*portQueue // egress, by port index
+	staged []uint16             // indices of ports with frames in tx
+
+	// The burst in hand: which queue it came from, under which tables, and how
+	// far the stages have come, so that a panic costs one frame.
+	in         *portQueue
+	snap       *fib.Snapshot
+	burst      frame.Burst
+	recs       [frame.BurstSize]record
+	stage      stage
+	cur        int
+	budget     int    // exceptions still answered in this burst
+	ident      uint16 // of the next outer IPv4 header
+	sum        packet.Summer
+	segmenter  packet.Segmenter
+	fragmenter packet.Fragmenter
+
+	now       uint32 // seconds since the engine started, as the flow table counts
+	started   time.Time
+	lastTick  time.Duration
+	busySince time.Duration
+	busy      time.Duration // since lastTick
+
+	mail struct {
+		sync.Mutex
+		pending atomic.Bool
+		jobs    []func()
+		done    bool // the worker has ended: jobs run on the caller
+		running bool
+	}
+	gauges gauges
+}
+
+// gauges are written by the worker and read by anyone.
+type gauges struct {
+	busyPermille atomic.Uint32
+	freeFrames   atomic.Uint32
+	sleeps       atomic.Uint64
+	burstFrames  atomic.Uint64
+	bursts       [burstBuckets]atomic.Uint64
+}
+
+func newWorker(e *Engine, id int) (*worker, error) {
+	pool, err := frame.NewPool(e.cfg.Chunks, e.cfg.FrameSize, e.cfg.Checked)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{id: id, eng: e, pool: pool, flows: e.flows, ident: 1, started: time.Now()}
+	if err := w.poll.open(e.cfg.Poll); err != nil {
+		return nil, fmt.Errorf("%w; freeing its memory: %v", err, pool.Close())
+	}
+	w.gauges.freeFrames.Store(uint32(pool.FreeChunks()))
+	return w, nil
+}
+
+// close releases what newWorker made. The worker has ended.
+func (w *worker) close() error {
+	w.poll.close()
+	return w.pool.Close()
+}
+
+// run is the worker's life: bursts from every port in turn, jobs and
+// housekeeping between them, and sleep when there is nothing to do.
+func (w *worker) run() {
+	w.mail.Lock()
+	w.mail.running = true
+	w.mail.Unlock()
+	for !w.takeMail() {
+		w.flows.Quiesce(w.id)
+		got := 0
+		for _, q := range w.active {
+			got += w.handle(q)
+		}
+		w.tick(got > 0)
+		if got > 0 {
+			w.poll.busy()
+			continue
+		}
+		w.flows.Offline(w.id)
+		if w.poll.idle(&w.mail.pending) {
+			bump(&w.gauges.sleeps, 1)
+		}
+	}
+	w.flows.Offline(w.id)
+}
+
+// tickEvery is how often a worker does its housekeeping.
+const tickEvery = 100 * time.Millisecond
+
+// sweepPerTick bounds the flow entries looked at in one tick.
+const sweepPerTick = 4096
+
+// tick keeps the clock, the busy ratio, and the expiry of flows.
+func (w *worker) tick(busy bool) {
+	now := time.Since(w.started)
+	if busy {
+		w.busy += now - w.busySince
+	}
+	w.busySince = now
+	if now-w.lastTick < tickEvery {
+		return
+	}
+	w.gauges.busyPermille.Store(uint32(1000 * w.busy / (now - w.lastTick)))
+	w.gauges.freeFrames.Store(uint32(w.pool.FreeChunks()))
+	w.busy, w.lastTick = 0, now
+	w.now = w.eng.Now()
+	if w.id == 0 {
+		w.flows.Sweep(w.now, sweepPerTick)
+	}
+}
+
+// handle receives one burst from q and takes it through the stages. It returns
+// the number of frames received. Afterwards the worker owns none of them.
+func (w *worker) handle(q *portQueue) int {
+	w.burst.Reset()
+	n := q.dev.Recv(&w.burst)
+	if n == 0 {
+		return 0
+	}
+	bump(&w.gauges.bursts[bits.Len(uint(n-1))], 1)
+	bump(&w.gauges.burstFrames, uint64(n))
+	w.in, w.snap, w.budget = q, w.eng.tables.Load(), exceptionBudget
+	w.stage, w.cur = stageIngress, 0
+	for !w.stages() {
+	}
+	w.flush()
+	q.publish()
+	return n
+}
+
+// stage is a step of the pipeline that all frames of a burst take together.
+type stage uint8
+
+const (
+	stageIngress stage = iota
+	stageLookup
+	stageForward
+)
+
+// stages runs the burst through the stages from where the last call left off.
+// It reports false when a frame's handling panicked: that frame is gone, and
+// the next call goes on behind it.
+func (w *worker) stages() (done bool) {
+	defer w.contain()
+	if w.stage == stageIngress {
+		for ; w.cur < w.burst.N; w.cur++ {
+			w.ingress(&w.burst.Frames[w.cur], &w.recs[w.cur])
+		}
+		w.stage, w.cur = stageLookup, 0
+	}
+	if w.stage == stageLookup {
+		for ; w.cur < w.burst.N; w.cur++ {
+			w.lookup(&w.recs[w.cur])
+		}
+		w.stage, w.cur = stageForward, 0
+	}
+	for ; w.cur < w.burst.N; w.cur++ {
+		if w.recs[w.cur].live {
+			w.forward(&w.burst.Frames[w.cur], &w.recs[w.cur])
+		}
+	}
+	return true
+}
+
+// contain turns a panic into the loss of one frame, counted as drop.Bug and
+// reported with the frame's first bytes.
+func (w *worker) contain() {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	f, rec := &w.burst.Frames[w.cur], &w.recs[w.cur]
+	if w.eng.cfg.Checked {
+		panic(fmt.Sprintf("%v\n%s", cause, debug.Stack()))
+	}
+	w.eng.log.Error("a frame made the dataplane panic; it was dropped",
+		"port", w.in.port.spec.Name, "cause", fmt.Sprint(cause), "stage", int(w.stage),
+		"frame", fmt.Sprintf("%x", w.pool.Bytes(f.Addr, min(f.Len, 256))), "stack", string(debug.Stack()))
+	if rec.live {
+		w.discard(f, rec, drop.Bug)
+	} else {
+		bump(&w.in.counters.drops[drop.Bug], 1)
+	}
+	w.cur++
+}
+
+// discard ends a received frame: freed, and counted at its ingress port.
+func (w *worker) discard(f *frame.Frame, rec *record, r drop.Reason) {
+	rec.live = false
+	w.pool.FreeFrame(f)
+	bump(&w.in.counters.drops[r], 1)
+}
