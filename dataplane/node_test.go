@@ -97,7 +97,7 @@ func (n *testNode) addPod(name, addr string) *testPod {
 	p.mac = packet.MAC{0x0a, 0x58, a[12], a[13], a[14], a[15]}
 	p.port = n.addPort(PortSpec{
 		Name: "cv" + name, Kind: PortVeth, MAC: GatewayMAC, PeerMAC: p.mac,
-		Addrs: []netip.Addr{p.addr}, MTU: podMTU, TxChecksum: true,
+		Addrs: []netip.Addr{p.addr}, MTU: podMTU,
 	}, p.dev)
 	n.route(netip.PrefixFrom(p.addr, p.addr.BitLen()).String(), fib.Adjacency{
 		Kind: fib.KindPod, Ready: true, Port: p.port, MTU: podMTU, MAC: p.mac, Dev: "cv" + name,

@@ -42,10 +42,8 @@ type PortSpec struct {
 	// GSO frame.
 	MTU int
 	// Queues is the number of queues; worker w owns queue w.
-	Queues     int
-	XDPMode    string // native, generic, or empty where XDP is not used
-	ZeroCopy   bool
-	TxChecksum bool // the device lets the kernel complete partial checksums
+	Queues  int
+	XDPMode string // native, generic, or empty where XDP is not used
 }
 
 // port is the engine's view of one port.

@@ -1,6 +1,9 @@
 package dataplane
 
 import (
+	"fmt"
+	"time"
+
 	"culvert/dataplane/frame"
 	"culvert/internal/drop"
 )
@@ -121,6 +124,25 @@ func (e *Engine) Drops() []DropCount {
 		}
 	}
 	return all
+}
+
+// stuckAfter is how long a worker may go without housekeeping: fifty times its
+// interval, which only a bug or a starved machine makes.
+const stuckAfter = 5 * time.Second
+
+// Healthy names a worker that makes no progress, nil if all do.
+func (e *Engine) Healthy() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.started || e.closed {
+		return nil
+	}
+	for _, w := range e.workers {
+		if silent := time.Since(w.started) - time.Duration(w.gauges.beat.Load()); silent > stuckAfter {
+			return fmt.Errorf("worker %d has not finished a round for %v", w.id, silent.Round(time.Second))
+		}
+	}
+	return nil
 }
 
 // WorkerStats returns every worker's gauges and counters.

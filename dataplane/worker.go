@@ -63,6 +63,7 @@ type gauges struct {
 	busyPermille atomic.Uint32
 	freeFrames   atomic.Uint32
 	sleeps       atomic.Uint64
+	beat         atomic.Int64 // time of the last tick since the worker was made, in ns
 	burstFrames  atomic.Uint64
 	bursts       [burstBuckets]atomic.Uint64
 }
@@ -127,6 +128,7 @@ func (w *worker) tick(busy bool) {
 	if now-w.lastTick < tickEvery {
 		return
 	}
+	w.gauges.beat.Store(int64(now))
 	w.gauges.busyPermille.Store(uint32(1000 * w.busy / (now - w.lastTick)))
 	w.gauges.freeFrames.Store(uint32(w.pool.FreeChunks()))
 	w.busy, w.lastTick = 0, now

@@ -102,7 +102,7 @@ func (t *Table) AddAdjacency(a Adjacency) AdjID {
 // UpdateAdjacency replaces what id stands for, for all its routes at once. It
 // reports whether there is such an adjacency.
 func (t *Table) UpdateAdjacency(id AdjID, a Adjacency) bool {
-	if t.adjs.slot(id) == nil {
+	if s := t.adjs.slot(id); s == nil || s.removed {
 		return false
 	}
 	old := t.adjs.view.at(id)

@@ -40,11 +40,13 @@ func (t *Table) Insert(orig, reply *packet.Key, now uint32) (e *Entry, dir Direc
 		t.link(replyHash, i<<1|uint32(Reply))
 	}
 	t.link(hash, i<<1|uint32(Original))
+	// Another worker may have found the flow and changed its state by now: the
+	// class and the counted state are still ours.
 	c := control(e.ctl.Load())
 	t.enqueue(i, c.class())
 	t.arm(i, c.expiry())
 	t.stats.Len++
-	t.stats.States[c.state()]++
+	t.stats.States[c.counted()]++
 	t.stats.Inserts++
 	return e, Original, true
 }
@@ -54,6 +56,7 @@ func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key) {
 	for d := range e.half {
 		h := &e.half[d]
 		h.verdict.Store(0)
+		h.ctx.Store(0)
 		h.mss.Store(0)
 		store(&e.counts[d].packets, 0)
 		store(&e.counts[d].bytes, 0)
@@ -74,22 +77,23 @@ func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key) {
 
 // room is the index of an entry to use, 0 when there is none.
 func (t *Table) room() uint32 {
-	if t.stats.Len >= t.capacity && !t.evict() {
-		return 0
-	}
 	unused := int(t.fresh) < len(t.entries)
 	if t.free == 0 && (!unused || t.limbo.waiting.count+t.limbo.later.count >= reclaimAt) {
 		t.reclaim()
 	}
-	switch i := t.free; {
-	case i != 0:
+	if t.free == 0 && !unused {
+		return 0
+	}
+	if t.stats.Len >= t.capacity && !t.evict() {
+		return 0
+	}
+	i := t.free
+	if i != 0 {
 		t.free = t.entries[i].order.next
 		return i
-	case unused:
-		t.fresh++
-		return t.fresh - 1
 	}
-	return 0
+	t.fresh++
+	return t.fresh - 1
 }
 
 // remove takes entry i, which is marked dead, out of the table.

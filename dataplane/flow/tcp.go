@@ -90,12 +90,15 @@ var tcpNext = [2][8][16]State{
 	},
 }
 
+// tcpEstablished is five days.
+const tcpEstablished = 5 * 24 * 3600
+
 // tcpTimeouts is tcp_timeouts, in seconds.
 var tcpTimeouts = [16]uint32{
 	None:        timeoutNone,
 	SynSent:     120,
 	SynRecv:     60,
-	Established: 5 * 24 * 3600,
+	Established: tcpEstablished,
 	FinWait:     120,
 	CloseWait:   60,
 	LastAck:     30,
@@ -112,7 +115,7 @@ func stepTCP(c control, dir Direction, flags uint8, now uint32) control {
 	if next == keep {
 		return c
 	}
-	timeout := tcpTimeouts[next&15]
+	expiry := now + tcpTimeouts[next&15]
 	switch {
 	case ev == evSYN && (was == sTW || was == sCL):
 		c &^= ctlReplied | ctlAssured // a new connection with the old one's ports
@@ -121,14 +124,14 @@ func stepTCP(c control, dir Direction, flags uint8, now uint32) control {
 			c |= ctlAssured
 		}
 	case ev == evRST:
-		timeout = 0 // the only answer is a refusal: nothing to remember
+		expiry = now // the only answer is a refusal: nothing to remember
 	case ev == evSYN && was == sSS:
-		return c // a retransmission does not keep the flow alive
+		expiry = c.expiry() // a retransmission does not keep the flow alive
 	case next == sES:
-		timeout = timeoutUnacked
+		expiry = now + timeoutUnacked
 	}
 	if dir == Reply {
 		c |= ctlReplied
 	}
-	return c.with(next, now+timeout)
+	return c.with(next, expiry)
 }

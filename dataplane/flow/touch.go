@@ -2,6 +2,9 @@ package flow
 
 import "culvert/internal/packet"
 
+// clockSkew is by how many seconds the clocks of workers may differ.
+const clockSkew = 2
+
 // step is the control word after one more packet.
 func step(c control, dir Direction, tcpFlags uint8, now uint32) control {
 	if c&ctlDead != 0 {
@@ -13,8 +16,8 @@ func step(c control, dir Direction, tcpFlags uint8, now uint32) control {
 	} else {
 		next = stepOther(c, dir, now)
 	}
-	if (c^next)&ctlLists == 0 && int32(next.expiry()-c.expiry()) < 0 {
-		return c // the clock of another worker is ahead of ours
+	if (c^next)&ctlLists == 0 && c.expiry()-next.expiry() <= clockSkew && next.expiry() != now {
+		return c // the same second, or the clock of another worker is ahead of ours
 	}
 	return next
 }
@@ -55,18 +58,36 @@ func (e *Entry) Touch(dir Direction, info *packet.Info, bytes, packets, now uint
 	n := &e.counts[dir&1]
 	add(&n.packets, uint64(packets))
 	add(&n.bytes, uint64(bytes))
-	c := control(e.ctl.Load())
-	if next := step(c, dir, info.TCPFlags, now); next != c {
-		e.change(c, next, dir, info.TCPFlags, now)
+	if c := control(e.ctl.Load()); !c.steady(info.TCPFlags, now) {
+		e.change(c, dir, info.TCPFlags, now)
 	}
 }
 
-// change stores next in place of c, or what the packet makes of the word that
-// another worker has stored meanwhile. Entries whose lists may have to change
-// go on the list for the next holder of the mutex.
-func (e *Entry) change(c, next control, dir Direction, tcpFlags uint8, now uint32) {
-	for next != c {
-		push := (c^next)&ctlLists != 0
+// What steady compares: all but the expiry and what it does not depend on.
+const (
+	steadyMask = ctlExpiry | ctlState | ctlKind | ctlReplied | ctlAssured | ctlDead
+	steadyTCP  = control(kindTCP)<<kindShift | control(Established)<<stateShift | ctlReplied | ctlAssured
+	steadyUDP  = control(kindUDP)<<kindShift | control(Assured)<<stateShift | ctlReplied | ctlAssured
+)
+
+// steady reports, for nearly all packets, that step would change nothing: an
+// ACK, or a datagram, in an assured flow that had another in the same second.
+func (c control) steady(tcpFlags uint8, now uint32) bool {
+	c &= steadyMask
+	return c == steadyTCP|control(now+tcpEstablished) && tcpFlags&(tcpFIN|tcpSYN|tcpRST|tcpACK) == tcpACK ||
+		c == steadyUDP|control(now+timeoutUDPStream)
+}
+
+// change stores what the packet makes of c, or of the word that another worker
+// has stored meanwhile. Entries whose lists may have to change go on the list
+// for the next holder of the mutex.
+func (e *Entry) change(c control, dir Direction, tcpFlags uint8, now uint32) {
+	for {
+		next := step(c, dir, tcpFlags, now)
+		if next == c {
+			return
+		}
+		push := (c^next)&ctlLists != 0 || int32(next.expiry()-c.expiry()) < 0
 		if push {
 			next |= ctlQueued
 		}
@@ -77,7 +98,6 @@ func (e *Entry) change(c, next control, dir Direction, tcpFlags uint8, now uint3
 			return
 		}
 		c = control(e.ctl.Load())
-		next = step(c, dir, tcpFlags, now)
 	}
 }
 

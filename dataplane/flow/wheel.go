@@ -79,11 +79,11 @@ func (t *Table) sweep(now uint32, limit int) (seen, expired int) {
 	}
 	for int32(now-w.cursor) >= 0 {
 		i := w.slots[w.cursor%wheelSize]
-		if i == 0 {
+		if i == 0 && w.cursor != now {
 			w.cursor++
 			continue
 		}
-		if seen == limit {
+		if i == 0 || seen == limit {
 			break
 		}
 		seen++

@@ -30,15 +30,27 @@ func (k *Key) Reverse() Key {
 
 // secret makes hashes unpredictable from outside: a remote sender cannot choose
 // keys that collide. It differs from process to process.
-var secret = [5]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}
+var secret = newSecret(rand.Uint64)
+
+func newSecret(random func() uint64) (s [6]uint64) {
+	for i := range s {
+		s[i] = random() | 1 // a factor, never 0
+	}
+	return s
+}
 
 // Hash mixes all 40 bytes by folded 64×64 multiplications, as wyhash does. It
 // is stable within the process only, and differs from Reverse's hash.
+//
+// The ports go into both factors of the last product: flows between two hosts
+// differ in nothing else, and a product with one constant factor would be a
+// mere arithmetic sequence.
 func (k *Key) Hash() uint64 {
+	tail := uint64(k.SrcPort) | uint64(k.DstPort)<<16 | uint64(k.Proto)<<32 | uint64(k.Family)<<40 | uint64(k.Zone)<<48
 	h1, l1 := bits.Mul64(binary.LittleEndian.Uint64(k.Src[:8])^secret[0], binary.LittleEndian.Uint64(k.Src[8:])^secret[1])
 	h2, l2 := bits.Mul64(binary.LittleEndian.Uint64(k.Dst[:8])^secret[2], binary.LittleEndian.Uint64(k.Dst[8:])^secret[3])
-	tail := uint64(k.SrcPort) | uint64(k.DstPort)<<16 | uint64(k.Proto)<<32 | uint64(k.Family)<<40 | uint64(k.Zone)<<48
-	h, l := bits.Mul64(h1^l1^tail, h2^l2^secret[4])
+	h3, l3 := bits.Mul64(tail^secret[4], secret[5])
+	h, l := bits.Mul64(h1^l1^h3^l3, h2^l2^tail)
 	return h ^ l
 }
 

@@ -18,7 +18,13 @@ type Layer = gopacket.SerializableLayer
 // is not padded to 60 bytes; see Pad.
 func Frame(t testing.TB, ls ...Layer) []byte {
 	t.Helper()
+	ls = append([]Layer(nil), ls...)
 	link(ls)
+	for i, l := range ls {
+		if e, ok := l.(*layers.Ethernet); ok {
+			ls[i] = (*unpadded)(e)
+		}
+	}
 	buf := gopacket.NewSerializeBuffer()
 	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	if err := gopacket.SerializeLayers(buf, opts, ls...); err != nil {
@@ -110,6 +116,23 @@ func protocol(l Layer) (layers.IPProtocol, bool) {
 	}
 	return 0, false
 }
+
+// unpadded is an Ethernet header that leaves short frames short: gopacket's pads
+// them to 60 bytes, also inside of a tunnel.
+type unpadded layers.Ethernet
+
+func (e *unpadded) SerializeTo(b gopacket.SerializeBuffer, _ gopacket.SerializeOptions) error {
+	h, err := b.PrependBytes(14)
+	if err != nil {
+		return err
+	}
+	copy(h, e.DstMAC)
+	copy(h[6:], e.SrcMAC)
+	h[12], h[13] = byte(e.EthernetType>>8), byte(e.EthernetType)
+	return nil
+}
+
+func (e *unpadded) LayerType() gopacket.LayerType { return layers.LayerTypeEthernet }
 
 // Eth is an Ethernet header from src to dst.
 func Eth(src, dst string) *layers.Ethernet {

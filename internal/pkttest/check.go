@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -158,8 +159,20 @@ func CheckSums(f []byte) string {
 	return ""
 }
 
-// Dump is a frame as gopacket decodes it, and its bytes.
+// Dump is a frame as gopacket decodes it, and its first bytes.
 func Dump(f []byte) string {
+	const limit = 160
 	p := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.Default)
-	return p.String() + hex.Dump(f)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d bytes\n", len(f))
+	for _, l := range p.Layers() {
+		if text := gopacket.LayerString(l); len(text) < 600 {
+			fmt.Fprintln(&b, text)
+		}
+	}
+	b.WriteString(hex.Dump(f[:min(len(f), limit)]))
+	if len(f) > limit {
+		b.WriteString("...\n")
+	}
+	return b.String()
 }

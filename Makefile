@@ -1,0 +1,61 @@
+# The targets of this file are part of the project's stable surface.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build test race demo bench lint generate deps deps-generate deps-bench clean
+
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w $(if $(VERSION),-X culvert/internal/version.release=$(VERSION))
+# Developer tools are pinned in a module of their own.
+TOOL := $(GO) tool -modfile=tools/go.mod
+# What needs root gets it: nothing when make runs as root, sudo otherwise.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env PATH="$$PATH")
+EXEC := $(if $(SUDO),-exec '$(SUDO)')
+PACKAGES ?= ./...
+TESTFLAGS ?=
+
+# Every program under cmd, into bin/.
+build:
+	mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+# All tests, those in namespaces of their own included.
+test: deps
+	$(GO) test -timeout 20m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+
+# The same under the race detector.
+race: deps
+	scripts/need gcc:gcc /usr/include/stdlib.h:libc6-dev
+	$(GO) test -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+
+# Two nodes and their pods in namespaces, traffic between them, what happened.
+demo: deps build
+	$(SUDO) bin/culvert lab demo
+
+# Benchmarks in memory; results in bench/out.
+bench:
+	mkdir -p bench/out
+	$(GO) test -run '^$$' -bench . -benchmem $(TESTFLAGS) $(PACKAGES) | tee bench/out/go.txt
+
+lint:
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(TOOL) golangci-lint run ./...
+
+# What is generated and committed: BPF objects and reference pages.
+generate: deps-generate
+	$(GO) generate ./...
+
+# Debian packages that tests and the demo use; only missing ones are installed.
+deps:
+	scripts/need ip:iproute2 ping:iputils-ping ethtool:ethtool iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute
+
+deps-generate:
+	scripts/need clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev
+
+deps-bench: deps
+	scripts/need ovs-vsctl:openvswitch-switch
+
+clean:
+	rm -rf bin bench/out

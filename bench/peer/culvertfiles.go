@@ -1,0 +1,52 @@
+package peer
+
+import (
+	"fmt"
+	"os"
+
+	"culvert/bench/testbed"
+)
+
+// culvertConfig is culvertd's configuration: native mode with Flannel's VNI
+// and port, so that every device under test sends the same frames.
+const culvertConfig = `node: %s
+source: dir:%s
+mode: native
+uplinks: [%s]
+native: {encap: vxlan, crossSubnet: false, clusterCIDRs: [%s]}
+vxlan: {vni: %d, port: %d}
+workers: 1
+poll: %s
+xdp: {mode: %s, zeroCopy: auto, frameSize: 4096, ringSize: 2048}
+flows: {capacity: 2097152}
+socket: %s
+stateDir: %s
+listen: 127.0.0.1:9476
+`
+
+// nodeManifest is one node as an API server holds it.
+const nodeManifest = `apiVersion: v1
+kind: Node
+metadata: {name: %s}
+spec: {podCIDR: %[2]s, podCIDRs: [%[2]s]}
+status: {addresses: [{type: InternalIP, address: %[3]s}]}
+---
+`
+
+// writeFiles writes the configuration and the manifests of both nodes.
+func (r *culvertRun) writeFiles() error {
+	manifests, state := r.path("manifests"), r.path("state")
+	for _, dir := range []string{manifests, state} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	nodes := fmt.Sprintf(nodeManifest, testbed.NodeName, testbed.PodCIDR, testbed.NodeAddr) +
+		fmt.Sprintf(nodeManifest, testbed.PeerName, testbed.PeerCIDR, testbed.PeerAddr)
+	if err := os.WriteFile(manifests+"/nodes.yaml", []byte(nodes), 0o644); err != nil {
+		return err
+	}
+	config := fmt.Sprintf(culvertConfig, testbed.NodeName, manifests, testbed.Uplink, testbed.ClusterCIDR,
+		testbed.VNI, testbed.Port, r.Poll, r.Mode, r.path("culvert.sock"), state)
+	return os.WriteFile(r.path("culvertd.yaml"), []byte(config), 0o644)
+}

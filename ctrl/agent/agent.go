@@ -1,0 +1,172 @@
+// Package agent wires the parts of culvertd: configuration in, tables, ports,
+// pods and the sockets' answers out.
+//
+//	source → flavour ─┐
+//	underlay ─────────┼→ program → engine
+//	CNI → pods ───────┘
+//
+// It decides little itself: in which order the parts start and stop (run.go),
+// which devices the engine gets (uplinks.go, attach.go), and what of all this
+// the operator sees (backend.go).
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"culvert/ctrl/config"
+	"culvert/ctrl/ipam"
+	"culvert/ctrl/metrics"
+	"culvert/ctrl/pods"
+	"culvert/ctrl/program"
+	"culvert/ctrl/source"
+	"culvert/ctrl/underlay"
+	"culvert/dataplane"
+	"culvert/dataplane/xsk"
+	"culvert/encap"
+)
+
+// Agent is one culvertd. Make it with New, let Run do the rest.
+type Agent struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+	started time.Time
+
+	underlay *underlay.Watcher
+	engine   *dataplane.Engine
+	umems    []*xsk.Umem // by worker
+	program  *program.Programmer
+	ipam     *ipam.Allocator
+	pods     *pods.Manager
+	source   *source.Dir
+	metrics  *metrics.Metrics
+
+	mu       sync.Mutex
+	uplinks  map[string]*uplink // by name
+	ports    map[string]*podPort
+	mtu      int // the pods'
+	objects  *source.Objects
+	problems []string // what is wrong at the source
+	stale    bool
+	stopping bool
+}
+
+// New looks at the machine, sizes the dataplane and prepares everything that
+// Run will start. On an error nothing is left behind.
+func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
+	a := &Agent{
+		cfg: cfg, log: log, version: version, started: time.Now(),
+		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
+	}
+	dir, ok := cfg.Dir()
+	if !ok {
+		return nil, fmt.Errorf("source %s: this build reads manifest directories only; set source to dir:DIRECTORY", cfg.Source)
+	}
+	a.source = source.NewDir(dir, log)
+	var err error
+	if a.underlay, err = underlay.New(log, cfg.Uplinks); err != nil {
+		return nil, cfg.Errorf("uplinks", "%v", err)
+	}
+	workers, err := a.sizeWorkers()
+	if err != nil {
+		return nil, err
+	}
+	a.engine, err = dataplane.New(dataplane.Config{
+		Workers: workers, Poll: dataplane.Poll(cfg.Poll), FrameSize: cfg.XDP.FrameSize, RingSize: cfg.XDP.RingSize,
+		FlowCapacity: cfg.Flows.Capacity, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for w := range workers {
+		a.umems = append(a.umems, xsk.NewUmem(a.engine.Pool(w)))
+	}
+	if err := a.prepare(workers); err != nil {
+		return nil, errors.Join(err, a.engine.Close())
+	}
+	return a, nil
+}
+
+// prepare makes the parts that need the engine.
+func (a *Agent) prepare(workers int) (err error) {
+	a.program = program.New(a.log, a.engine, a.underlay)
+	if a.ipam, err = ipam.New(); err != nil {
+		return err
+	}
+	a.pods, err = pods.New(pods.Config{
+		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: "cv", MTU: a.podMTU,
+		Queues: workers, Ready: a.readyForPods, Attacher: a, IPAM: a.ipam, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour")
+	a.program.Synced = a.metrics.Synced
+	return nil
+}
+
+// sizeWorkers is the number of workers: one for each queue of the narrowest
+// uplink, since worker w needs queue w of every port.
+func (a *Agent) sizeWorkers() (int, error) {
+	queues := 0
+	for _, l := range a.underlay.Uplinks() {
+		if err := a.cfg.CheckUplinkMTU(l.Name, l.MTU); err != nil {
+			return 0, err
+		}
+		if queues == 0 || l.Queues < queues {
+			queues = l.Queues
+		}
+	}
+	queues = max(queues, 1)
+	if n := a.cfg.Workers; n > queues {
+		return 0, a.cfg.Errorf("workers", "%d workers need as many queues on every uplink, and there are %d; add queues with 'ethtool -L', or lower workers", n, queues)
+	} else if n > 0 {
+		return n, nil
+	}
+	return min(queues, runtime.GOMAXPROCS(0)), nil
+}
+
+// podMTU is what pods get: as configured, or what the smallest uplink leaves.
+func (a *Agent) podMTU() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mtu
+}
+
+// measureMTU recomputes the pods' MTU from the uplinks.
+func (a *Agent) measureMTU() {
+	mtu := a.cfg.MTU
+	if mtu == 0 {
+		for _, l := range a.underlay.Uplinks() {
+			if room := l.MTU - encap.OverheadVXLAN4; l.Index != 0 && (mtu == 0 || room < mtu) {
+				mtu = room
+			}
+		}
+	}
+	a.mu.Lock()
+	changed := mtu != a.mtu && mtu > 0
+	if changed {
+		a.mtu = mtu
+	}
+	a.mu.Unlock()
+	if changed {
+		a.log.Info("pod MTU", "mtu", mtu)
+		a.program.SetPodMTU(mtu)
+	}
+}
+
+// readyForPods says why a pod cannot be added yet.
+func (a *Agent) readyForPods() error {
+	if n := a.program.Desired().Local; n == nil || len(n.PodCIDRs) == 0 {
+		return fmt.Errorf("node %s has no pod CIDR yet: its Node object with spec.podCIDRs has not been read from %s", a.cfg.Node, a.cfg.Source)
+	}
+	if a.podMTU() == 0 {
+		return errors.New("no uplink is there to take the pods' MTU from")
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+
+	"culvert/ctrl/api"
+	"culvert/ctrl/flavour"
+	"culvert/dataplane"
+	"culvert/fib"
+)
+
+// The methods of this file and of tables.go make the agent an
+// apiserver.Backend and a metrics.Source.
+
+// Status implements apiserver.Health.
+func (a *Agent) Status() api.Status {
+	d := a.program.Desired()
+	snap := a.program.Snapshot()
+	s := api.Status{
+		Node: a.cfg.Node, Mode: "native", Encap: "vxlan", MTU: a.podMTU(),
+		Peers: len(d.Peers), Pods: a.pods.Count(), Routes: snap.RouteCount(), Flows: a.engine.FlowTable().Len(),
+		Source: a.cfg.Source, Version: a.version, Started: a.started,
+		Workers: []api.Worker{}, Uplinks: []api.Uplink{},
+	}
+	if n := d.Local; n != nil {
+		for _, p := range n.PodCIDRs {
+			s.PodCIDRs = append(s.PodCIDRs, p.String())
+		}
+		if n.PublicIP.IsValid() {
+			s.VTEP = &api.VTEP{MAC: n.VTEPMAC.String(), Local: n.PublicIP.String(), VNI: d.VNI, Port: d.Port}
+			if n.TunnelIP.IsValid() {
+				s.VTEP.Address = n.TunnelIP.String()
+			}
+		}
+	}
+	for _, w := range a.engine.WorkerStats() {
+		s.Workers = append(s.Workers, api.Worker{
+			ID: w.ID, Busy: w.BusyRatio, Frames: api.Frames{Free: w.FreeFrames, Total: w.TotalFrames},
+			Bursts: w.Bursts[:], BurstFrames: w.BurstFrames, Sleeps: w.Sleeps,
+		})
+	}
+	a.uplinkStatus(&s)
+	a.reasons(&s, d)
+	s.Ready = len(s.Reasons) == 0
+	return s
+}
+
+// uplinkStatus adds the uplinks and what is wrong with them.
+func (a *Agent) uplinkStatus(s *api.Status) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Stale = a.stale
+	s.Degraded = append(s.Degraded, a.problems...)
+	for _, l := range a.underlay.Uplinks() {
+		u := api.Uplink{Name: l.Name, Addrs: []string{}, MTU: l.MTU, State: "DOWN", Queues: l.Queues}
+		for _, addr := range l.Addrs {
+			u.Addrs = append(u.Addrs, addr.String())
+		}
+		if l.Up {
+			u.State = "UP"
+		} else {
+			s.Degraded = append(s.Degraded, fmt.Sprintf("uplink %s is down", l.Name))
+		}
+		if have := a.uplinks[l.Name]; have != nil && have.held {
+			u.XDPMode = string(have.attach.Mode())
+		} else {
+			why := "it has not been tried yet"
+			if have != nil && have.err != nil {
+				why = have.err.Error()
+			}
+			s.Reasons = append(s.Reasons, fmt.Sprintf("uplink %s is not held: %s", l.Name, why))
+		}
+		s.Uplinks = append(s.Uplinks, u)
+	}
+}
+
+// reasons adds what else keeps the node from carrying traffic, and what is
+// wrong although it does.
+func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
+	a.mu.Lock()
+	read := a.objects != nil
+	a.mu.Unlock()
+	switch {
+	case !read:
+		s.Reasons = append(s.Reasons, fmt.Sprintf("no objects have been read from %s yet", a.cfg.Source))
+	case d.Local == nil || !d.Local.PublicIP.IsValid():
+		s.Reasons = append(s.Reasons, fmt.Sprintf("there is no usable Node object %s in %s: it needs an InternalIP in status.addresses", a.cfg.Node, a.cfg.Source))
+	case len(d.Local.PodCIDRs) == 0:
+		s.Reasons = append(s.Reasons, fmt.Sprintf("Node %s has no spec.podCIDRs", a.cfg.Node))
+	}
+	for _, c := range d.Conflicts {
+		s.Degraded = append(s.Degraded, c.String())
+	}
+}
+
+// Healthy implements apiserver.Health: every worker still takes its turns.
+func (a *Agent) Healthy() error { return a.engine.Healthy() }
+
+// Ports implements apiserver.Backend.
+func (a *Agent) Ports() []api.Port {
+	out := []api.Port{}
+	for _, p := range a.engine.Ports() {
+		mode := p.Spec.XDPMode
+		if mode == "" {
+			mode = "none"
+		}
+		out = append(out, api.Port{
+			Name: p.Spec.Name, Kind: p.Spec.Kind.String(), Index: p.Index, Queues: p.Spec.Queues,
+			XDP:      api.XDP{Mode: mode, ZeroCopy: a.zeroCopy(p.Spec.Name)},
+			Rx:       api.Counter{Packets: p.RxPackets, Bytes: p.RxBytes},
+			Tx:       api.Counter{Packets: p.TxPackets, Bytes: p.TxBytes},
+			Drops:    p.Drops,
+			RingFull: map[string]uint64{"rx": p.Device.RxRingFull, "fill": p.Device.RxFillEmpty, "tx": p.Device.TxRingFull},
+			MAC:      p.Spec.MAC.String(), MTU: p.Spec.MTU,
+		})
+	}
+	return out
+}
+
+// zeroCopy reports whether a port is an uplink whose NIC reads and writes our
+// memory itself. Pod links never do.
+func (a *Agent) zeroCopy(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := a.uplinks[name]
+	return u != nil && u.held && u.zero
+}
+
+// Drops implements apiserver.Backend.
+func (a *Agent) Drops() []api.Drop {
+	out := []api.Drop{}
+	for _, d := range a.engine.Drops() {
+		out = append(out, api.Drop{Reason: d.Reason.String(), Port: d.Port, Kind: d.Kind.String(), Packets: d.Packets})
+	}
+	return out
+}
+
+// Pods implements apiserver.Backend.
+func (a *Agent) Pods() []api.Pod {
+	out := []api.Pod{}
+	for _, rec := range a.pods.List() {
+		out = append(out, rec.API())
+	}
+	return out
+}
+
+// Peers implements apiserver.Backend.
+func (a *Agent) Peers() []api.Peer {
+	d := a.program.Desired()
+	snap := a.program.Snapshot()
+	out := []api.Peer{}
+	for i := range d.Peers {
+		peer := &d.Peers[i]
+		p := api.Peer{
+			Name: peer.Name, Dst: peer.PublicIP.String(), Encap: peer.Encap, MAC: peer.VTEPMAC.String(),
+			PodCIDRs: []string{}, State: "unresolved",
+		}
+		if peer.TunnelIP.IsValid() {
+			p.Address = peer.TunnelIP.String()
+		}
+		for _, c := range peer.PodCIDRs {
+			p.PodCIDRs = append(p.PodCIDRs, c.String())
+		}
+		if nh, err := a.underlay.NextHop(peer.PublicIP); err == nil {
+			p.Via, p.Dev = nh.Via.String(), nh.Dev
+		}
+		if len(peer.PodCIDRs) > 0 {
+			if r, ok := snap.Route(peer.PodCIDRs[0]); ok && snap.Adjacency(r.Adj).Ready {
+				p.State = "ready"
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// Config implements apiserver.Backend.
+func (a *Agent) Config() api.ConfigView {
+	v := api.ConfigView{File: a.cfg.File(), Settings: []api.Setting{}}
+	for _, s := range a.cfg.Settings() {
+		v.Settings = append(v.Settings, api.Setting{Key: s.Key, Value: s.Value, From: s.From})
+	}
+	for _, f := range a.source.Files() {
+		v.Objects = append(v.Objects, api.ObjectSource{Name: f.Name, Objects: f.Objects, Error: f.Error})
+	}
+	return v
+}
+
+// RouteCounts implements metrics.Source.
+func (a *Agent) RouteCounts() map[string]int {
+	snap := a.program.Snapshot()
+	counts := map[string]int{}
+	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindLocal, fib.KindBlackhole} {
+		counts[k.String()] = 0
+	}
+	for r := range snap.Routes() {
+		counts[snap.Adjacency(r.Adj).Kind.String()]++
+	}
+	return counts
+}
+
+// kinds of ports whose far side is a pod.
+var podKinds = []dataplane.PortKind{dataplane.PortVeth, dataplane.PortTAP}
+
+// podPortNamed is the pod port of a name.
+func (a *Agent) podPortNamed(name string) (dataplane.PortSpec, bool) {
+	for _, p := range a.engine.Ports() {
+		if p.Spec.Name == name && slices.Contains(podKinds, p.Spec.Kind) {
+			return p.Spec, true
+		}
+	}
+	return dataplane.PortSpec{}, false
+}

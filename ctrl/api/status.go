@@ -1,0 +1,87 @@
+package api
+
+import "time"
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	// Ready says that the node carries pod traffic as configured.
+	Ready bool `json:"ready"`
+	// Reasons say what is missing while Ready is false, a sentence each.
+	Reasons []string `json:"reasons,omitempty"`
+	// Degraded says what is wrong although the node is ready: a bad manifest,
+	// two peers that claim one prefix.
+	Degraded []string `json:"degraded,omitempty"`
+	Node     string   `json:"node"`
+	Mode     string   `json:"mode"`  // native, calico or flannel
+	Encap    string   `json:"encap"` // vxlan, ipip or none
+	// MTU is the pods'.
+	MTU     int      `json:"mtu"`
+	Workers []Worker `json:"workers"`
+	Uplinks []Uplink `json:"uplinks"`
+	Peers   int      `json:"peers"`
+	Pods    int      `json:"pods"`
+	Routes  int      `json:"routes"`
+	Flows   int      `json:"flows"`
+	// PodCIDRs are the node's own prefixes.
+	PodCIDRs []string `json:"podcidrs,omitempty"`
+	VTEP     *VTEP    `json:"vtep,omitempty"`
+	// Source is where the objects come from: dir:PATH or kube.
+	Source string `json:"source"`
+	// Stale says that the last reading of the source failed and the tables
+	// are those of the reading before.
+	Stale   bool      `json:"stale"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+}
+
+// VTEP is the node's own tunnel endpoint.
+type VTEP struct {
+	MAC string `json:"mac,omitempty"`
+	// Address is the tunnel address, a member of the node's pod CIDR.
+	Address string `json:"address,omitempty"`
+	// Local is the underlay address that peers send to.
+	Local string `json:"local"`
+	VNI   uint32 `json:"vni,omitempty"`
+	Port  uint16 `json:"port,omitempty"`
+}
+
+// Uplink is a NIC that the node sends tunnel packets through.
+type Uplink struct {
+	Name    string   `json:"name"`
+	Addrs   []string `json:"addrs"`
+	MTU     int      `json:"mtu"`
+	State   string   `json:"state"` // UP or DOWN
+	Queues  int      `json:"queues"`
+	XDPMode string   `json:"xdpmode,omitempty"`
+}
+
+// Worker is one worker thread's share of the work.
+type Worker struct {
+	ID int `json:"id"`
+	// Busy is the part of the last second that it had frames to handle, 0 to 1.
+	Busy   float64 `json:"busy"`
+	Frames Frames  `json:"frames"`
+	// Bursts counts received bursts by the number of frames in them: 1, 2,
+	// 3–4, 5–8, and so on in powers of two.
+	Bursts []uint64 `json:"bursts,omitempty"`
+	// BurstFrames is the number of frames in all of them.
+	BurstFrames uint64 `json:"burstframes"`
+	// Sleeps is the number of times it waited for input.
+	Sleeps uint64 `json:"sleeps"`
+}
+
+// Frames counts the chunks of a worker's memory.
+type Frames struct {
+	Free  int `json:"free"`
+	Total int `json:"total"`
+}
+
+// FlowStats are counts over the whole flow table.
+type FlowStats struct {
+	// States holds the number of flows by state, in lower case:
+	// established, syn_sent, udp, icmp, …
+	States         map[string]int `json:"states"`
+	Entries        int            `json:"entries"`
+	Capacity       int            `json:"capacity"`
+	InsertFailures uint64         `json:"insertfailures"`
+}

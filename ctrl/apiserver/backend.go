@@ -1,0 +1,50 @@
+// Package apiserver answers culvertd's two listeners: the HTTP+JSON interface
+// on the unix socket, and the metrics, health and profiling pages on TCP.
+//
+// It translates between HTTP and a Backend and decides nothing. Its types are
+// those of ctrl/api.
+package apiserver
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+
+	"culvert/ctrl/api"
+)
+
+// Backend is the agent, as the socket's clients see it. Its methods are called
+// from many goroutines at once. What they return belongs to the caller. An
+// error that is an *api.Error travels under its own status, any other as 500.
+type Backend interface {
+	Health
+	Ports() []api.Port
+	// Routes and Flows may be consumed as slowly as the client reads: hold no
+	// lock while yielding.
+	Routes() iter.Seq[api.Route]
+	Flows(filter api.FlowFilter) iter.Seq[api.Flow]
+	// RouteGet is the route that a packet to addr takes, or api.NotFound.
+	RouteGet(addr netip.Addr) (api.Route, error)
+	FDB() []api.FDBEntry
+	Neighbours() []api.Neighbour
+	Peers() []api.Peer
+	Pods() []api.Pod
+	// FlushFlows forgets the flows that match and says how many there were.
+	FlushFlows(filter api.FlowFilter) (int, error)
+	Drops() []api.Drop
+	Config() api.ConfigView
+	// Trace is a dry run: it sends nothing and keeps no flow.
+	Trace(req api.TraceRequest) (api.TraceResult, error)
+	// CNI carries out one call of the plugin. A refusal is a response with a
+	// code. ctx ends when the plugin gave up waiting.
+	CNI(ctx context.Context, req api.CNIRequest) api.CNIResponse
+}
+
+// Health is what probes ask for.
+type Health interface {
+	// Status says whether the node is ready and, if not, why.
+	Status() api.Status
+	// Healthy is nil while every worker makes progress; what it returns
+	// otherwise is a reason to restart the agent.
+	Healthy() error
+}

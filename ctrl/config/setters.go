@@ -1,0 +1,125 @@
+package config
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+)
+
+func setUplinks(c *Config, v value) *mistake {
+	items, m := v.list("write a list such as [eth0]")
+	if m != nil {
+		return m
+	}
+	names := make([]string, 0, len(items))
+	for _, item := range items {
+		s, m := item.str()
+		if m != nil {
+			return m
+		}
+		if what := deviceName(s); what != "" {
+			return item.wrong(what)
+		}
+		for i, other := range names {
+			if other == s {
+				return item.wrong(fmt.Sprintf("%s is uplinks[%d] already; name every uplink once", s, i))
+			}
+		}
+		names = append(names, s)
+	}
+	c.Uplinks = names
+	return nil
+}
+
+func setCrossSubnet(c *Config, v value) *mistake {
+	b, m := v.boolean()
+	if m == nil {
+		c.Native.CrossSubnet = b
+	}
+	return m
+}
+
+func setClusterCIDRs(c *Config, v value) *mistake {
+	items, m := v.list("write a list such as [10.244.0.0/16]")
+	if m != nil {
+		return m
+	}
+	if len(items) == 0 {
+		return v.wrong("is empty; write the prefixes that pods have addresses of")
+	}
+	cidrs := make([]netip.Prefix, 0, len(items))
+	for _, item := range items {
+		s, m := item.str()
+		if m != nil {
+			return m
+		}
+		p, what := checkCIDR(s)
+		if what != "" {
+			return item.wrong(what)
+		}
+		for i, other := range cidrs {
+			if other.Overlaps(p) {
+				return item.wrong(fmt.Sprintf("%s overlaps %s, which is clusterCIDRs[%d]; keep one of them", p, other, i))
+			}
+		}
+		cidrs = append(cidrs, p)
+	}
+	c.Native.ClusterCIDRs = cidrs
+	return nil
+}
+
+func setVNI(c *Config, v value) *mistake {
+	n, m := v.integer(1, 1<<24-1, "the same on every node")
+	if m == nil {
+		c.VXLAN.VNI = uint32(n)
+	}
+	return m
+}
+
+func setPort(c *Config, v value) *mistake {
+	n, m := v.integer(1, 1<<16-1, "the same on every node")
+	if m == nil {
+		c.VXLAN.Port = uint16(n)
+	}
+	return m
+}
+
+// minMTU is what IPv6 asks of every link (RFC 8200 5).
+const (
+	minMTU = 1280
+	maxMTU = 65535
+)
+
+func setMTU(c *Config, v value) *mistake {
+	const hint = "or 0 for the smallest uplink MTU less the tunnel's overhead"
+	n, m := v.integer(0, maxMTU, hint)
+	if m == nil && n != 0 && n < minMTU {
+		m = v.wrong(fmt.Sprintf("%d is out of range; write a number from %d to %d, %s", n, minMTU, maxMTU, hint))
+	}
+	if m == nil {
+		c.MTU = n
+	}
+	return m
+}
+
+func setFrameSize(c *Config, v value) *mistake {
+	n, m := v.integer(0, 1<<20, "2048 or 4096")
+	if m == nil && n != 2048 && n != 4096 {
+		m = v.wrong(fmt.Sprintf("%d is no size of an AF_XDP frame; write 2048 or 4096", n))
+	}
+	if m == nil {
+		c.XDP.FrameSize = n
+	}
+	return m
+}
+
+func setRingSize(c *Config, v value) *mistake {
+	n, m := v.integer(64, 32768, "a power of two")
+	if m == nil && bits.OnesCount(uint(n)) != 1 {
+		m = v.wrong(fmt.Sprintf("%d is no power of two; write %d or %d", n, 1<<(bits.Len(uint(n))-1), 1<<bits.Len(uint(n))))
+	}
+	if m == nil {
+		c.XDP.RingSize = n
+	}
+	return m
+}

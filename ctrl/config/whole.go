@@ -1,0 +1,58 @@
+package config
+
+import (
+	"fmt"
+
+	"culvert/encap"
+)
+
+// Errorf is an error about a key that was taken already: for what only the
+// machine can tell, such as an uplink that does not exist. It begins with where
+// the key was set.
+func (c *Config) Errorf(key, format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	if where := c.where[key]; where != "" {
+		return fmt.Errorf("%s: %s: %s", where, key, what)
+	}
+	return fmt.Errorf("%s: %s: %s", c.place(), key, what)
+}
+
+// contradictions refuses keys that are fine alone and wrong together.
+func (c *Config) contradictions() error {
+	if c.XDP.ZeroCopy == "on" && c.XDP.Mode == "generic" {
+		return c.Errorf("xdp.zeroCopy", "on needs the driver's own XDP, xdp.mode is generic; set zeroCopy to auto or mode to native")
+	}
+	if c.Native.Encap == "none" && c.Native.CrossSubnet {
+		return c.Errorf("native.crossSubnet", "true says when to tunnel, native.encap none never does; set crossSubnet to false or encap to vxlan")
+	}
+	return nil
+}
+
+// notBuilt refuses what the contract has and this version has not.
+func (c *Config) notBuilt() error {
+	switch {
+	case c.Mode == "calico" || c.Mode == "flannel":
+		return c.Errorf("mode", "%s is not in this version of culvertd; use native or auto", c.Mode)
+	case c.Source == "kube":
+		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
+	case c.Native.Encap != "vxlan":
+		return c.Errorf("native.encap", "%s is not in this version of culvertd; use vxlan", c.Native.Encap)
+	case c.Native.CrossSubnet:
+		return c.Errorf("native.crossSubnet", "true is not in this version of culvertd; use false")
+	}
+	return nil
+}
+
+// CheckUplinkMTU refuses a pod MTU that does not fit through an uplink.
+func (c *Config) CheckUplinkMTU(uplink string, mtu int) error {
+	if most := mtu - encap.OverheadVXLAN4; c.MTU > most {
+		return c.Errorf("mtu", "%d does not fit through uplink %s, whose MTU is %d; write at most %d, or 0", c.MTU, uplink, mtu, most)
+	}
+	return nil
+}
+
+// ClusterCIDRsGiven reports whether somebody set native.clusterCIDRs: only then
+// is a pod CIDR outside of them a mistake.
+func (c *Config) ClusterCIDRsGiven() bool {
+	return c.From("native.clusterCIDRs") != FromDefault
+}

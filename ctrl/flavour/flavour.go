@@ -1,0 +1,114 @@
+// Package flavour turns Kubernetes objects into desired state: which nodes
+// there are, how each is reached, and which pods' prefixes are behind it.
+//
+// Its functions are pure: the same objects and options give the same state,
+// whatever was there before. What cannot be had at the same time is reported as
+// a conflict, object by object, and costs only the objects that lose.
+package flavour
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"net/netip"
+
+	"culvert/ctrl/config"
+	"culvert/ctrl/source"
+	"culvert/internal/packet"
+)
+
+// Desired is what the tables are to say. It is immutable.
+type Desired struct {
+	Mode  string // native
+	Encap string // vxlan
+	VNI   uint32
+	Port  uint16
+	// Local is this node; nil while the objects do not say enough about it.
+	Local *Node
+	// Peers are the other nodes, in the order of their names.
+	Peers     []Peer
+	Conflicts []Conflict
+}
+
+// Node is this node.
+type Node struct {
+	Name string
+	// PublicIP is what peers send to: the InternalIP, or what the annotation
+	// says; invalid if neither is there.
+	PublicIP netip.Addr
+	// PodCIDRs are where this node's pods get addresses of; the first one
+	// decides about TunnelIP.
+	PodCIDRs []netip.Prefix
+	// TunnelIP is the first address of the first pod CIDR.
+	TunnelIP netip.Addr
+	VTEPMAC  packet.MAC
+}
+
+// Peer is another node.
+type Peer struct {
+	Name     string
+	PublicIP netip.Addr
+	PodCIDRs []netip.Prefix
+	TunnelIP netip.Addr
+	VTEPMAC  packet.MAC
+	Encap    string // vxlan
+}
+
+// Conflict is something in the objects that cannot be carried out.
+type Conflict struct {
+	Object source.Ref
+	Key    string // such as spec.podCIDRs
+	// What is wrong, what it costs, and what to do, on one line.
+	What string
+	// Place is where the object is written, if it is in a file.
+	Place source.Place
+}
+
+// String is FILE:LINE: Node worker-2: key: what.
+func (c Conflict) String() string {
+	s := fmt.Sprintf("%s: %s: %s", c.Object, c.Key, c.What)
+	if c.Place.File != "" {
+		s = fmt.Sprintf("%s:%d: %s", c.Place.File, c.Place.Line, s)
+	}
+	return s
+}
+
+// Options is what the configuration says about the native mode.
+type Options struct {
+	Node  string
+	Encap string
+	VNI   uint32
+	Port  uint16
+	// ClusterCIDRs hold every pod CIDR; none: anything goes.
+	ClusterCIDRs []netip.Prefix
+}
+
+// OptionsFrom takes what the configuration says. The default of
+// native.clusterCIDRs binds nobody: only what somebody wrote does.
+func OptionsFrom(c *config.Config) Options {
+	o := Options{Node: c.Node, Encap: c.Native.Encap, VNI: c.VXLAN.VNI, Port: c.VXLAN.Port}
+	if c.ClusterCIDRsGiven() {
+		o.ClusterCIDRs = c.Native.ClusterCIDRs
+	}
+	return o
+}
+
+// VTEPMAC is the address of a node's tunnel endpoint: 66: and the first five
+// bytes of SHA-1 of the node's name, as Calico has it (interop.md 2.1).
+func VTEPMAC(node string) packet.MAC {
+	sum := sha1.Sum([]byte(node))
+	return packet.MAC{0x66, sum[0], sum[1], sum[2], sum[3], sum[4]}
+}
+
+// Detect says which mode the objects look like: flannel by annotations, calico
+// by IP pools, else native.
+func Detect(objs *source.Objects) string {
+	for _, n := range objs.Nodes {
+		if n.Annotations["flannel.alpha.coreos.com/kube-subnet-manager"] == "true" {
+			return "flannel"
+		}
+	}
+	if len(objs.IPPools) > 0 {
+		return "calico"
+	}
+	return "native"
+}

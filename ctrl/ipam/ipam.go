@@ -1,0 +1,249 @@
+// Package ipam gives pods addresses out of the node's pod CIDRs: at most one
+// a family and owner, never one twice, and a released one as late as it can.
+//
+// Of each CIDR three addresses are never given: the first (the node's tunnel
+// address), the one after it (a gateway elsewhere, in Flannel for one), and of
+// IPv4 the last (broadcast).
+//
+// The allocator is memory only. What is taken comes back at a restart from
+// the pod records (Reserve); what decides the order comes from History.
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+var (
+	// ErrNoCIDR says that the node has no pod CIDR yet.
+	ErrNoCIDR = errors.New("the node has no pod CIDR yet")
+	// ErrExhausted says that every address of a CIDR is taken.
+	ErrExhausted = errors.New("no free address")
+)
+
+// RefusedError says why an address that was asked for is not given.
+type RefusedError struct {
+	Addr netip.Addr
+	Why  string
+}
+
+// Error names the address and the reason.
+func (e *RefusedError) Error() string { return fmt.Sprintf("address %s refused: %s", e.Addr, e.Why) }
+
+// Allocator gives addresses. It is safe for concurrent use. The zero value is
+// not usable; see New.
+type Allocator struct {
+	mu    sync.Mutex
+	pools []*pool                 // one a CIDR, in the node's order
+	taken map[netip.Addr]string   // owner by address, inside the CIDRs or not
+	owned map[string][]netip.Addr // addresses by owner
+	known History                 // of CIDRs that the node does not have, or not yet
+}
+
+// New makes an allocator for the node's pod CIDRs, which may be none as yet.
+func New(cidrs ...netip.Prefix) (*Allocator, error) {
+	a := &Allocator{taken: map[netip.Addr]string{}, owned: map[string][]netip.Addr{}, known: History{}}
+	if err := a.SetCIDRs(cidrs); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// SetCIDRs replaces the CIDRs. Addresses taken outside of the new ones stay
+// taken until their owner releases them. On error nothing changes.
+func (a *Allocator) SetCIDRs(cidrs []netip.Prefix) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var pools []*pool
+	for i, c := range cidrs {
+		for _, other := range cidrs[:i] {
+			if c.Overlaps(other) {
+				return fmt.Errorf("pod CIDRs %s and %s overlap", other, c)
+			}
+		}
+		if old := a.poolOf(c); old != nil {
+			pools = append(pools, old)
+			continue
+		}
+		p, err := newPool(c)
+		if err != nil {
+			return err
+		}
+		a.recall(p)
+		pools = append(pools, p)
+	}
+	a.known = a.history()
+	a.pools = pools
+	return nil
+}
+
+// CIDRs are the prefixes in force.
+func (a *Allocator) CIDRs() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []netip.Prefix
+	for _, p := range a.pools {
+		out = append(out, p.prefix)
+	}
+	return out
+}
+
+func (a *Allocator) poolOf(c netip.Prefix) *pool {
+	for _, p := range a.pools {
+		if p.prefix == c.Masked() {
+			return p
+		}
+	}
+	return nil
+}
+
+// Allocate gives owner one address of every family that the node has a CIDR
+// of: those in want, and any for a family that want does not name. It is all
+// or nothing. Errors are ErrNoCIDR, ErrExhausted (wrapped), or a *RefusedError.
+func (a *Allocator) Allocate(owner string, want ...netip.Addr) ([]netip.Addr, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.pools) == 0 {
+		return nil, ErrNoCIDR
+	}
+	if have := a.owned[owner]; len(have) > 0 {
+		return nil, fmt.Errorf("%s has addresses already: %v", owner, have)
+	}
+	if err := a.grantable(want); err != nil {
+		return nil, err
+	}
+	given := slices.Clone(want)
+	for _, v6 := range []bool{false, true} {
+		if hasFamily(want, v6) || !a.serves(v6) {
+			continue
+		}
+		addr, err := a.next(v6)
+		if err != nil {
+			return nil, err
+		}
+		given = append(given, addr)
+	}
+	slices.SortFunc(given, netip.Addr.Compare) // IPv4 first
+	a.take(owner, given)
+	return given, nil
+}
+
+// grantable checks every address that was asked for.
+func (a *Allocator) grantable(want []netip.Addr) error {
+	for i, addr := range want {
+		if hasFamily(want[:i], addr.Is6()) {
+			return &RefusedError{addr, "one address of a family is possible, and two were asked for"}
+		}
+		p := a.holder(addr)
+		if p == nil {
+			return &RefusedError{addr, fmt.Sprintf("it is in none of the node's pod CIDRs %v", a.prefixes())}
+		}
+		if why := p.reserved(addr); why != "" {
+			return &RefusedError{addr, why}
+		}
+		if owner, ok := a.taken[addr]; ok {
+			return &RefusedError{addr, "it is in use by " + owner}
+		}
+	}
+	return nil
+}
+
+// next finds a free address of a family in the CIDRs' order.
+func (a *Allocator) next(v6 bool) (netip.Addr, error) {
+	var full []netip.Prefix
+	for _, p := range a.pools {
+		if p.prefix.Addr().Is6() != v6 {
+			continue
+		}
+		if addr, ok := p.next(a.taken); ok {
+			return addr, nil
+		}
+		full = append(full, p.prefix)
+	}
+	return netip.Addr{}, fmt.Errorf("%w in %v: all are taken by pods", ErrExhausted, full)
+}
+
+// Reserve marks addresses as the owner's, wherever they are: a pod that is
+// there keeps its address when the node's CIDRs change. It fails when another
+// owner has one of them, and then reserves none.
+func (a *Allocator) Reserve(owner string, addrs ...netip.Addr) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, addr := range addrs {
+		if other, ok := a.taken[addr]; ok && other != owner {
+			return &RefusedError{addr, "it is in use by " + other}
+		}
+	}
+	a.take(owner, addrs)
+	return nil
+}
+
+// take records addresses as taken. The caller has checked them.
+func (a *Allocator) take(owner string, addrs []netip.Addr) {
+	for _, addr := range addrs {
+		a.taken[addr] = owner
+		if !slices.Contains(a.owned[owner], addr) {
+			a.owned[owner] = append(a.owned[owner], addr)
+		}
+		if p := a.holder(addr); p != nil {
+			p.forget(addr)
+		}
+	}
+}
+
+// Release frees everything that owner has. An owner without addresses is no
+// error: a DEL may come twice.
+func (a *Allocator) Release(owner string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, addr := range a.owned[owner] {
+		delete(a.taken, addr)
+		if p := a.holder(addr); p != nil {
+			p.released(addr)
+		}
+	}
+	delete(a.owned, owner)
+}
+
+// Owner says who has an address.
+func (a *Allocator) Owner(addr netip.Addr) (owner string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	owner, ok = a.taken[addr]
+	return owner, ok
+}
+
+// Taken is the number of addresses in use.
+func (a *Allocator) Taken() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.taken)
+}
+
+// holder is the pool that an address belongs to, or nil.
+func (a *Allocator) holder(addr netip.Addr) *pool {
+	for _, p := range a.pools {
+		if p.prefix.Contains(addr) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (a *Allocator) prefixes() (out []netip.Prefix) {
+	for _, p := range a.pools {
+		out = append(out, p.prefix)
+	}
+	return out
+}
+
+func (a *Allocator) serves(v6 bool) bool {
+	return slices.ContainsFunc(a.pools, func(p *pool) bool { return p.prefix.Addr().Is6() == v6 })
+}
+
+func hasFamily(addrs []netip.Addr, v6 bool) bool {
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is6() == v6 })
+}

@@ -1,0 +1,165 @@
+package metrics
+
+import (
+	"io"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"culvert/ctrl/api/apitest"
+)
+
+const want = `
+# HELP culvert_config_stale 1 while the last reading of the source failed and older objects are in force.
+# TYPE culvert_config_stale gauge
+culvert_config_stale 0
+# HELP culvert_drops_total Frames dropped, by reason and kind of port; 'culvert explain REASON' says what each means.
+# TYPE culvert_drops_total counter
+culvert_drops_total{kind="uplink",reason="tx_ring_full"} 3
+culvert_drops_total{kind="veth",reason="no_route"} 13
+# HELP culvert_flow_capacity Flows that the flow table can hold.
+# TYPE culvert_flow_capacity gauge
+culvert_flow_capacity 262144
+# HELP culvert_flow_insert_failures_total Flows that the full flow table refused.
+# TYPE culvert_flow_insert_failures_total counter
+culvert_flow_insert_failures_total 2
+# HELP culvert_flows Flows in the flow table, by state.
+# TYPE culvert_flows gauge
+culvert_flows{state="established"} 1
+culvert_flows{state="icmp"} 1
+culvert_flows{state="udp"} 1
+# HELP culvert_peers Other nodes that this node has routes to.
+# TYPE culvert_peers gauge
+culvert_peers 1
+# HELP culvert_pods Pods attached to this node.
+# TYPE culvert_pods gauge
+culvert_pods 2
+# HELP culvert_port_receive_bytes_total Bytes received on a port, Ethernet headers included.
+# TYPE culvert_port_receive_bytes_total counter
+culvert_port_receive_bytes_total{kind="uplink",port="eth0"} 180000
+culvert_port_receive_bytes_total{kind="veth",port="cv0123456789a"} 50000
+# HELP culvert_port_receive_packets_total Packets received on a port.
+# TYPE culvert_port_receive_packets_total counter
+culvert_port_receive_packets_total{kind="uplink",port="eth0"} 1200
+culvert_port_receive_packets_total{kind="veth",port="cv0123456789a"} 500
+# HELP culvert_port_transmit_bytes_total Bytes sent on a port, Ethernet headers included.
+# TYPE culvert_port_transmit_bytes_total counter
+culvert_port_transmit_bytes_total{kind="uplink",port="eth0"} 170000
+culvert_port_transmit_bytes_total{kind="veth",port="cv0123456789a"} 60000
+# HELP culvert_port_transmit_packets_total Packets sent on a port.
+# TYPE culvert_port_transmit_packets_total counter
+culvert_port_transmit_packets_total{kind="uplink",port="eth0"} 1100
+culvert_port_transmit_packets_total{kind="veth",port="cv0123456789a"} 600
+# HELP culvert_ready 1 while the node carries pod traffic as configured.
+# TYPE culvert_ready gauge
+culvert_ready 1
+# HELP culvert_routes Routes in the forwarding table, by kind.
+# TYPE culvert_routes gauge
+culvert_routes{kind="blackhole"} 1
+culvert_routes{kind="direct"} 1
+culvert_routes{kind="ipip"} 1
+culvert_routes{kind="local"} 1
+culvert_routes{kind="pod"} 1
+culvert_routes{kind="reject"} 1
+culvert_routes{kind="vxlan"} 1
+# HELP culvert_umem_frames Frames of a worker's memory.
+# TYPE culvert_umem_frames gauge
+culvert_umem_frames{worker="0"} 16384
+# HELP culvert_umem_free_frames Frames of a worker's memory that nobody holds.
+# TYPE culvert_umem_free_frames gauge
+culvert_umem_free_frames{worker="0"} 16000
+# HELP culvert_worker_burst_size Frames a worker received at once.
+# TYPE culvert_worker_burst_size histogram
+culvert_worker_burst_size_bucket{worker="0",le="1"} 10
+culvert_worker_burst_size_bucket{worker="0",le="2"} 15
+culvert_worker_burst_size_bucket{worker="0",le="4"} 17
+culvert_worker_burst_size_bucket{worker="0",le="8"} 18
+culvert_worker_burst_size_bucket{worker="0",le="16"} 18
+culvert_worker_burst_size_bucket{worker="0",le="32"} 18
+culvert_worker_burst_size_bucket{worker="0",le="64"} 21
+culvert_worker_burst_size_bucket{worker="0",le="+Inf"} 21
+culvert_worker_burst_size_sum{worker="0"} 150
+culvert_worker_burst_size_count{worker="0"} 21
+# HELP culvert_worker_busy_ratio Part of the last second that a worker had frames to handle.
+# TYPE culvert_worker_busy_ratio gauge
+culvert_worker_busy_ratio{worker="0"} 0.25
+# HELP culvert_worker_sleeps_total Times a worker waited for input.
+# TYPE culvert_worker_sleeps_total counter
+culvert_worker_sleeps_total{worker="0"} 7
+# HELP culvert_xsk_ring_full_total Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill).
+# TYPE culvert_xsk_ring_full_total counter
+culvert_xsk_ring_full_total{port="cv0123456789a",ring="fill"} 0
+culvert_xsk_ring_full_total{port="cv0123456789a",ring="rx"} 0
+culvert_xsk_ring_full_total{port="cv0123456789a",ring="tx"} 0
+culvert_xsk_ring_full_total{port="eth0",ring="fill"} 1
+culvert_xsk_ring_full_total{port="eth0",ring="rx"} 0
+culvert_xsk_ring_full_total{port="eth0",ring="tx"} 2
+`
+
+func TestCollected(t *testing.T) {
+	c := &collector{source: apitest.New()}
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want)); err != nil {
+		t.Error(err)
+	}
+	problems, err := testutil.CollectAndLint(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// TestContractNames holds the names that dashboards rely on.
+func TestContractNames(t *testing.T) {
+	m := New(apitest.New(), "v1", "dir", "underlay")
+	m.Synced(2 * time.Millisecond)
+	m.SyncError("dir")
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	body, err := io.ReadAll(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{
+		`culvert_port_receive_packets_total\{kind="uplink",port="eth0"\} 1200`, `culvert_port_transmit_packets_total\{`,
+		`culvert_port_receive_bytes_total\{`, `culvert_port_transmit_bytes_total\{`,
+		`culvert_drops_total\{kind="veth",reason="no_route"\}`, `culvert_flows\{state="udp"\}`, `culvert_flow_capacity `,
+		`culvert_flow_insert_failures_total `, `culvert_routes\{kind="vxlan"\}`, `culvert_peers `, `culvert_pods `,
+		`culvert_worker_busy_ratio\{worker="0"\}`, `culvert_worker_burst_size_bucket\{worker="0",le="64"\}`,
+		`culvert_umem_free_frames\{worker="0"\}`, `culvert_xsk_ring_full_total\{port="eth0",ring="tx"\}`,
+		`culvert_sync_duration_seconds_count 1`, `culvert_sync_errors_total\{source="dir"\} 1`,
+		`culvert_sync_errors_total\{source="underlay"\} 0`, `culvert_config_stale 0`,
+		`culvert_build_info\{goversion="go[^"]+",version="v1"\} 1`, `go_goroutines `, `process_resident_memory_bytes `,
+	} {
+		if !regexp.MustCompile("(?m)^" + pattern).Match(body) {
+			t.Errorf("no line matches %s", pattern)
+		}
+	}
+}
+
+// TestGonePort: a port that goes takes its own counters along, never the sums.
+func TestGonePort(t *testing.T) {
+	a := apitest.New()
+	m := New(a, "v1")
+	a.PortList = nil
+	a.State.Stale, a.State.Ready = true, false
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	body := w.Body.String()
+	for _, line := range []string{`culvert_drops_total{kind="veth",reason="no_route"} 13`, "culvert_config_stale 1", "culvert_ready 0"} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no line %q", line)
+		}
+	}
+	if strings.Contains(body, "culvert_port_receive") {
+		t.Error("a port that is gone is still published")
+	}
+	if w.Code != 200 {
+		t.Errorf("status %d", w.Code)
+	}
+}

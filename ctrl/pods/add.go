@@ -1,0 +1,190 @@
+package pods
+
+import (
+	"errors"
+	"slices"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"culvert/ctrl/api"
+	"culvert/ctrl/podlink"
+)
+
+// add attaches a pod, or leaves nothing behind.
+func (m *Manager) add(req *request) (*types100.Result, error) {
+	if err := m.cfg.Ready(); err != nil {
+		return nil, wrap(api.CNITryAgain, "culvertd is not ready for pods yet", err)
+	}
+	mtu := m.cfg.MTU()
+	if mtu == 0 {
+		return nil, refuse(api.CNITryAgain, "culvertd does not know the pods' MTU yet: it waits for its uplink")
+	}
+	prev, err := req.prevResult()
+	if err != nil {
+		return nil, err
+	}
+	name, unlock := m.lockName(req)
+	defer unlock()
+	if err := m.makeRoom(req.key, name); err != nil {
+		return nil, err
+	}
+	rec := Record{
+		ContainerID: req.key.ContainerID, IfName: req.key.IfName, Netns: req.netns, Network: req.conf.Name,
+		Namespace: req.namespace, Pod: req.pod, UID: req.uid, MAC: req.mac.String(),
+		HostName: name, MTU: mtu, Queues: m.cfg.Queues, State: StateAdding, Created: now(),
+	}
+	if err := m.attach(&rec, req); err != nil {
+		m.log.Warn("pod not attached", "pod", rec.Name(), "container", rec.ContainerID, "port", name, "err", err)
+		return nil, err
+	}
+	m.log.Info("pod attached", "pod", rec.Name(), "container", rec.ContainerID, "port", name, "addrs", rec.Addrs)
+	return result(&rec, prev, req.conf.DNS), nil
+}
+
+// hostName is the host end's name for a request. A further interface of a
+// container whose first one has the pod's name gets a name of its own.
+func (m *Manager) hostName(req *request) string {
+	name := podlink.HostName(m.cfg.HostPrefix, req.namespace, req.pod, req.key.ContainerID)
+	sibling := m.find(func(p *pod) bool {
+		return p.rec.HostName == name && p.rec.ContainerID == req.key.ContainerID && p.rec.IfName != req.key.IfName
+	})
+	if sibling == nil {
+		return name
+	}
+	return podlink.HostName(m.cfg.HostPrefix, "", "", req.key.String())
+}
+
+// lockName locks the request's host name. The name can change while waiting,
+// when a sibling interface takes it.
+func (m *Manager) lockName(req *request) (name string, unlock func()) {
+	for {
+		name = m.hostName(req)
+		unlock = m.locks.lock(name)
+		if m.hostName(req) == name {
+			return name, unlock
+		}
+		unlock()
+	}
+}
+
+// makeRoom sees to it that neither the key nor the host name is taken. The
+// caller holds the name's lock.
+//
+// What a pod that is gone has left behind goes. A live pod of the same
+// namespace and name in another container is replaced: there is one sandbox a
+// pod, and the runtime that makes a new one has given up the old one.
+func (m *Manager) makeRoom(key Key, name string) error {
+	if p := m.get(key); p != nil {
+		if rec := m.record(p); rec.HostName != name || m.alive(p) {
+			return refuse(api.CNIInterfaceExists, "container %s has the interface %s already: DEL comes before another ADD", key.ContainerID, key.IfName)
+		}
+	}
+	for {
+		p := m.find(func(p *pod) bool { return p.rec.HostName == name })
+		if p == nil {
+			break
+		}
+		rec := m.record(p)
+		m.log.Warn("pod replaced", "pod", rec.Name(), "container", rec.ContainerID, "port", name)
+		if err := m.drop(p); err != nil {
+			return err
+		}
+	}
+	// A link without a record: the state directory was lost or replaced.
+	if _, ok, err := m.cfg.Links.Find(name); err != nil || !ok {
+		return wrap(api.CNILinkFailed, "the node's links cannot be read", err)
+	}
+	m.log.Warn("link without a record removed", "port", name)
+	return wrap(api.CNILinkFailed, "a link without a record is in the way", m.cfg.Links.Remove(name))
+}
+
+// alive reports whether a pod's link is there.
+func (m *Manager) alive(p *pod) bool {
+	m.mu.Lock()
+	rec, gone := p.rec, p.gone
+	m.mu.Unlock()
+	if gone {
+		return false
+	}
+	_, ok, err := m.cfg.Links.Find(rec.HostName)
+	return ok || err != nil
+}
+
+// attach goes through the steps of an ADD and undoes them on error. The
+// caller holds the name's lock.
+func (m *Manager) attach(rec *Record, req *request) (err error) {
+	key := rec.Key()
+	p := &pod{}
+	if !m.insert(key, p, *rec) {
+		return refuse(api.CNITryAgain, "another ADD of container %s, interface %s is on its way", key.ContainerID, key.IfName)
+	}
+	defer func() {
+		if err != nil {
+			if undo := m.drop(p); undo != nil {
+				// The record stays: DEL or the next start tries again.
+				err = errors.Join(err, undo)
+			}
+		}
+	}()
+	if rec.Addrs, err = m.cfg.IPAM.Allocate(key.String(), req.ips...); err != nil {
+		return addressError(err)
+	}
+	m.update(p, rec)
+	if err = m.store.put(rec, false); err != nil {
+		return err
+	}
+	link, err := m.cfg.Links.Create(rec.spec())
+	if err != nil {
+		return linkError("the pod's link could not be made", err)
+	}
+	rec.HostIfindex, rec.MAC = link.HostIfindex, link.MAC.String()
+	m.update(p, rec)
+	if err = m.attachPort(p); err != nil {
+		return err
+	}
+	rec.State = StateReady
+	m.update(p, rec)
+	if err = m.store.put(rec, true); err != nil {
+		return err
+	}
+	m.saveHistory()
+	return nil
+}
+
+// attachPort hands the pod to the dataplane.
+func (m *Manager) attachPort(p *pod) error {
+	if err := m.cfg.Attacher.Attach(m.record(p)); err != nil {
+		return wrap(api.CNIAttachFailed, "the dataplane did not take the pod's port", err)
+	}
+	m.mu.Lock()
+	p.attached, p.gone = true, false
+	m.mu.Unlock()
+	return nil
+}
+
+// insert adds a pod unless its key is taken.
+func (m *Manager) insert(key Key, p *pod, rec Record) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pods[key] != nil {
+		return false
+	}
+	p.rec = rec
+	m.pods[key] = p
+	return true
+}
+
+// update publishes a changed record to readers.
+func (m *Manager) update(p *pod, rec *Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.rec = *rec
+	p.rec.Addrs = slices.Clone(rec.Addrs)
+}
+
+// saveHistory keeps the order of addresses. Losing it costs only the order.
+func (m *Manager) saveHistory() {
+	if err := m.store.putHistory(m.cfg.IPAM.History()); err != nil {
+		m.log.Warn("order of addresses not kept", "err", err)
+	}
+}

@@ -1,0 +1,135 @@
+package pods
+
+import (
+	"errors"
+
+	"culvert/ctrl/api"
+)
+
+// del detaches a pod. It succeeds for one that is not there, or only in parts.
+func (m *Manager) del(req *request) error {
+	p := m.get(req.key)
+	if p == nil {
+		return m.delStray(req)
+	}
+	return m.delRecord(req.key, p)
+}
+
+// delRecord drops a pod under its name's lock, unless somebody else has.
+func (m *Manager) delRecord(key Key, p *pod) error {
+	rec := m.record(p)
+	defer m.locks.lock(rec.HostName)()
+	if m.get(key) != p {
+		return nil // dropped while we waited
+	}
+	if err := m.drop(p); err != nil {
+		m.log.Warn("pod not detached", "pod", rec.Name(), "container", rec.ContainerID, "port", rec.HostName, "err", err)
+		return err
+	}
+	m.log.Info("pod detached", "pod", rec.Name(), "container", rec.ContainerID, "port", rec.HostName)
+	return nil
+}
+
+// delStray removes a link that no record tells of, if it is beyond doubt the
+// one that an ADD with these parameters made.
+func (m *Manager) delStray(req *request) error {
+	if req.netns == "" {
+		return nil
+	}
+	name, unlock := m.lockName(req)
+	defer unlock()
+	if m.find(func(p *pod) bool { return p.rec.HostName == name }) != nil {
+		return nil // another container's by now
+	}
+	if !m.cfg.Links.Adopts(req.netns, req.key.IfName, name) {
+		return nil
+	}
+	m.log.Warn("link without a record removed", "port", name, "container", req.key.ContainerID)
+	return linkError("the pod's link could not be removed", m.cfg.Links.Remove(name))
+}
+
+// drop takes a pod apart in the reverse order of ADD, whatever of it there
+// is. The address is free only when the record is gone; on error the record
+// stays, so that a later DEL goes on. The caller holds the name's lock.
+func (m *Manager) drop(p *pod) error {
+	if err := m.detachPort(p); err != nil {
+		return err
+	}
+	rec := m.record(p)
+	key := rec.Key()
+	// Before Create succeeded, a link of that name is not this pod's.
+	if rec.HostIfindex != 0 {
+		if err := m.cfg.Links.Remove(rec.HostName); err != nil {
+			return linkError("the pod's link could not be removed", err)
+		}
+	}
+	if err := m.store.remove(key); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	delete(m.pods, key)
+	m.mu.Unlock()
+	m.cfg.IPAM.Release(key.String())
+	m.saveHistory()
+	return nil
+}
+
+// detachPort takes the pod out of the dataplane, if it is in it.
+func (m *Manager) detachPort(p *pod) error {
+	m.mu.Lock()
+	rec, attached := p.rec, p.attached
+	m.mu.Unlock()
+	if !attached {
+		return nil
+	}
+	if err := m.cfg.Attacher.Detach(rec); err != nil {
+		return wrap(api.CNIAttachFailed, "the dataplane did not let go of the pod's port", err)
+	}
+	m.mu.Lock()
+	p.attached = false
+	m.mu.Unlock()
+	return nil
+}
+
+// gc drops every pod of the request's network that is not in its list.
+func (m *Manager) gc(req *request) error {
+	valid := map[Key]bool{}
+	for _, a := range req.conf.Valid {
+		valid[Key{a.ContainerID, a.IfName}] = true
+	}
+	var errs []error
+	for _, rec := range m.List() {
+		key := rec.Key()
+		if rec.Network != req.conf.Name || valid[key] {
+			continue
+		}
+		if p := m.get(key); p != nil {
+			errs = append(errs, m.delRecord(key, p))
+		}
+	}
+	return wrap(api.CNILinkFailed, "not all stale pods could be removed", errors.Join(errs...))
+}
+
+// LinkGone tells that the kernel removed a host link: somebody deleted the
+// veth or the pod's namespace. That pod alone is detached; its record and
+// address stay until DEL. Other links are none of its business. It waits for
+// a transaction on the same pod: do not call it from what Attach waits for.
+func (m *Manager) LinkGone(ifindex int) {
+	match := func(p *pod) bool { return p.rec.HostIfindex == ifindex && p.attached }
+	p := m.find(match)
+	if p == nil {
+		return
+	}
+	rec := m.record(p)
+	defer m.locks.lock(rec.HostName)()
+	if m.find(match) != p {
+		return // DEL came first
+	}
+	m.mu.Lock()
+	p.gone = true
+	m.mu.Unlock()
+	m.log.Warn("the pod's link is gone; its address is kept until DEL", "pod", rec.Name(), "port", rec.HostName)
+	if err := m.detachPort(p); err != nil {
+		m.log.Error("pod not detached", "pod", rec.Name(), "port", rec.HostName, "err", err)
+	}
+}

@@ -1,0 +1,90 @@
+package source
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The kinds of crd.projectcalico.org/v1 that Culvert reads, with the fields
+// that Calico 3.26 to 3.33 writes (interop.md 2.5 and 2.7).
+
+// IPPool is a prefix that pods get addresses of, and how it is carried.
+type IPPool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              IPPoolSpec    `json:"spec"`
+	Status            *IPPoolStatus `json:"status,omitempty"`
+}
+
+// IPPoolSpec is what an administrator writes.
+type IPPoolSpec struct {
+	CIDR              string      `json:"cidr"`
+	VXLANMode         string      `json:"vxlanMode,omitempty"` // Never, Always or CrossSubnet
+	IPIPMode          string      `json:"ipipMode,omitempty"`
+	NATOutgoing       bool        `json:"natOutgoing,omitempty"`
+	Disabled          bool        `json:"disabled,omitempty"`
+	DisableBGPExport  bool        `json:"disableBGPExport,omitempty"`
+	BlockSize         int         `json:"blockSize,omitempty"`
+	NodeSelector      string      `json:"nodeSelector,omitempty"`
+	NamespaceSelector string      `json:"namespaceSelector,omitempty"`
+	AllowedUses       []string    `json:"allowedUses,omitempty"`
+	AssignmentMode    *string     `json:"assignmentMode,omitempty"`
+	LegacyNAT         bool        `json:"nat-outgoing,omitempty"`
+	LegacyIPIP        *LegacyIPIP `json:"ipip,omitempty"`
+}
+
+// LegacyIPIP is how early versions wrote ipipMode.
+type LegacyIPIP struct {
+	Enabled bool   `json:"enabled,omitempty"`
+	Mode    string `json:"mode,omitempty"`
+}
+
+// IPPoolStatus is what Calico's controllers write.
+type IPPoolStatus struct {
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// BlockAffinity says which node a block belongs to.
+type BlockAffinity struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              BlockAffinitySpec `json:"spec"`
+}
+
+// BlockAffinitySpec is the affinity.
+type BlockAffinitySpec struct {
+	State   string `json:"state"` // pending, confirmed or pendingDeletion
+	Node    string `json:"node"`
+	Type    string `json:"type,omitempty"` // host, the default, or virtual
+	CIDR    string `json:"cidr"`
+	Deleted string `json:"deleted"` // "true" or "false"
+}
+
+// IPAMBlock is a block of addresses and who has them.
+type IPAMBlock struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              IPAMBlockSpec `json:"spec"`
+}
+
+// IPAMBlockSpec is the block.
+type IPAMBlockSpec struct {
+	CIDR              string       `json:"cidr"`
+	Affinity          *string      `json:"affinity,omitempty"` // host:NODE
+	AffinityClaimTime *metav1.Time `json:"affinityClaimTime,omitempty"`
+	// Allocations has an entry per address: an index into Attributes, or null.
+	Allocations                 []*int               `json:"allocations"`
+	Unallocated                 []int                `json:"unallocated"`
+	Attributes                  []IPAMBlockAttribute `json:"attributes"`
+	SequenceNumber              uint64               `json:"sequenceNumber"`
+	SequenceNumberForAllocation map[string]uint64    `json:"sequenceNumberForAllocation,omitempty"`
+	Deleted                     bool                 `json:"deleted,omitempty"`
+	StrictAffinity              bool                 `json:"strictAffinity"`
+}
+
+// IPAMBlockAttribute says whose addresses are.
+type IPAMBlockAttribute struct {
+	HandleID            *string           `json:"handle_id,omitempty"`
+	Secondary           map[string]string `json:"secondary,omitempty"`
+	AlternateOwnerAttrs map[string]string `json:"alternateOwnerAttrs,omitempty"`
+	ReleasedAt          *metav1.Time      `json:"releasedAt,omitempty"`
+}

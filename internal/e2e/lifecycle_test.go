@@ -1,0 +1,189 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"culvert/ctrl/api"
+	"culvert/internal/lab"
+)
+
+// pinger pings in the background until stopped, and tells how many were lost.
+type pinger struct {
+	out  chan string
+	stop context.CancelFunc
+}
+
+// startPing pings addr every 20 ms.
+func startPing(ns, addr string) *pinger {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &pinger{out: make(chan string, 1), stop: cancel}
+	go func() {
+		cmd := command(ctx, ns, "ping", "-n", "-i", "0.02", "-W", "1", addr)
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+		out, _ := cmd.CombinedOutput()
+		p.out <- string(out)
+	}()
+	return p
+}
+
+// lost ends the pinging and returns the number sent and received.
+func (p *pinger) result(t *testing.T) (sent, received int) {
+	t.Helper()
+	p.stop()
+	out := <-p.out
+	for line := range strings.Lines(out) {
+		if n, _ := fmt.Sscanf(line, "%d packets transmitted, %d received", &sent, &received); n == 2 {
+			return sent, received
+		}
+	}
+	t.Fatalf("ping said nothing of packets:\n%s", out)
+	return 0, 0
+}
+
+// A killed agent leaves the NIC to the kernel at once, its program gone; the
+// next one finds the pods again.
+func TestKilledAgentLeavesACleanNodeAndComesBack(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			c := up(t, lab.Options{})
+			n, b := c.Nodes[0], c.Nodes[1].Pods[0]
+			a := n.Pods[0]
+			must(t, a.Netns, "ping", "-n", "-c", "1", "-W", "2", b.Addr.String())
+			if out := must(t, n.Netns, "ip", "link", "show"); !strings.Contains(out, "xdp") {
+				t.Fatalf("no XDP program is attached while culvertd runs:\n%s", out)
+			}
+			if err := c.StopAgent(n, sig); err != nil {
+				t.Fatal(err)
+			}
+			must(t, n.Netns, "ping", "-n", "-c", "3", "-i", "0.05", "-W", "1", c.Nodes[1].Addr.String())
+			eventually(t, "the XDP programs are gone", func() error {
+				if out := must(t, n.Netns, "ip", "link", "show"); strings.Contains(out, "xdp") {
+					return fmt.Errorf("they are still there:\n%s", out)
+				}
+				return nil
+			})
+			if err := c.StartAgent(context.Background(), n); err != nil {
+				t.Fatal(err)
+			}
+			must(t, a.Netns, "ping", "-n", "-c", "3", "-i", "0.05", "-W", "2", b.Addr.String())
+			must(t, a.Netns, "ping", "-n", "-c", "1", "-W", "2", n.Pods[1].Addr.String())
+			transfer(t, b.Netns, a.Netns, a.Addr.String(), 2, 1<<20)
+		})
+	}
+}
+
+// A pod whose namespace or veth goes away under traffic costs only itself.
+func TestVanishedPodCostsOnlyItself(t *testing.T) {
+	c := up(t, lab.Options{Pods: 4})
+	n, b := c.Nodes[0], c.Nodes[1].Pods[0]
+	steady := startPing(n.Pods[0].Netns, b.Addr.String())
+	noise := startPing(n.Pods[1].Netns, b.Addr.String())
+	more := startPing(n.Pods[2].Netns, b.Addr.String())
+	time.Sleep(300 * time.Millisecond)
+	var gone string
+	for _, p := range culvertJSON[[]api.Pod](t, n, "pod") {
+		if p.Addrs[0] == n.Pods[1].Addr.String() {
+			gone = p.Port
+		}
+	}
+	must(t, n.Netns, "ip", "link", "del", gone)
+	must(t, n.Pods[2].Netns, "ip", "link", "del", "eth0")
+	eventually(t, "the ports are gone", func() error {
+		if ports := culvertJSON[[]api.Port](t, n, "port"); len(ports) != 3 { // uplink and two pods
+			return fmt.Errorf("%d ports", len(ports))
+		}
+		return nil
+	})
+	time.Sleep(300 * time.Millisecond)
+	noise.stop()
+	more.stop()
+	if sent, received := steady.result(t); received < sent-1 || received < 10 {
+		t.Errorf("the pod next to them got %d of %d pings answered", received, sent)
+	}
+	transfer(t, n.Pods[3].Netns, b.Netns, b.Addr.String(), 1, 1<<20)
+	for _, w := range culvertJSON[api.Status](t, n, "status").Workers {
+		if w.Frames.Free > w.Frames.Total {
+			t.Errorf("worker %d has %d of %d frames free", w.ID, w.Frames.Free, w.Frames.Total)
+		}
+	}
+}
+
+// Traffic between the nodes themselves passes the steering program untouched
+// and at its full rate.
+func TestNodeTrafficKeepsItsRate(t *testing.T) {
+	c := up(t, lab.Options{})
+	n1, n2 := c.Nodes[0], c.Nodes[1]
+	rate := func() float64 { return iperf(t, n1.Netns, n2.Netns, n2.Addr.String(), 2) }
+	rate() // warm
+	var with, without []float64
+	for range 3 {
+		with = append(with, rate())
+	}
+	for _, n := range c.Nodes {
+		if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		without = append(without, rate())
+	}
+	t.Logf("with Culvert %.1f Gbit/s, without %.1f", median(with), median(without))
+	if ratio := median(with) / median(without); ratio < 0.8 {
+		t.Errorf("node to node TCP runs at %.2f of its rate while Culvert holds the uplink", ratio)
+	}
+}
+
+// A bad edit of a manifest changes nothing and is reported with its place; the
+// next good one takes effect within a second.
+func TestManifestEdits(t *testing.T) {
+	c := up(t, lab.Options{})
+	n, b := c.Nodes[0], c.Nodes[1].Pods[0]
+	a := n.Pods[0]
+	file := filepath.Join(c.ManifestDir(), "extra.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	node3 := "apiVersion: v1\nkind: Node\nmetadata: {name: node-z}\nspec: {podCIDRs: [10.244.200.0/24]}\n" +
+		"status:\n  addresses: [{type: InternalIP, address: %s}]\n"
+	write(fmt.Sprintf(node3, "192.0.2.77"))
+	eventually(t, "a new node is a peer", func() error {
+		if s := culvertJSON[api.Status](t, n, "status"); s.Peers != 2 {
+			return fmt.Errorf("%d peers", s.Peers)
+		}
+		return nil
+	})
+	before := culvert(t, n, "route")
+	write(strings.Replace(fmt.Sprintf(node3, "192.0.2.78"), "podCIDRs", "podCidrs", 1))
+	eventually(t, "the mistake is reported", func() error {
+		s := culvertJSON[api.Status](t, n, "status")
+		if !s.Stale || !strings.Contains(strings.Join(s.Degraded, "\n"), "extra.yaml:4") {
+			return fmt.Errorf("stale %v, degraded %q", s.Stale, s.Degraded)
+		}
+		return nil
+	})
+	if after := culvert(t, n, "route"); after != before {
+		t.Errorf("a bad manifest changed the routes from\n%s to\n%s", before, after)
+	}
+	must(t, a.Netns, "ping", "-n", "-c", "1", "-W", "2", b.Addr.String())
+	write(fmt.Sprintf(node3, "192.0.2.79"))
+	eventually(t, "the good manifest is in force", func() error {
+		r := culvertJSON[api.Route](t, n, "route", "get", "10.244.200.9")
+		if r.Via != "192.0.2.79" {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	if s := culvertJSON[api.Status](t, n, "status"); s.Stale {
+		t.Error("still stale after the file was mended")
+	}
+}

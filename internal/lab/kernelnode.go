@@ -1,0 +1,187 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"culvert/ctrl/podlink"
+)
+
+// buildKernelNodes sets up the nodes that run no culvertd: the kernel's VXLAN,
+// and pods as the project in question attaches them.
+func (l *Lab) buildKernelNodes(context.Context) error {
+	for _, n := range l.Nodes {
+		if n.Kind == Culvert {
+			continue
+		}
+		if err := enter(n.Netns, func() error { return l.buildTunnel(n) }); err != nil {
+			return fmt.Errorf("%s: %w", n.Name, err)
+		}
+		add := l.addFlannelPod
+		if n.Kind == Calico {
+			add = l.addCalicoPod
+		}
+		for _, p := range n.Pods {
+			if err := add(n, p); err != nil {
+				return fmt.Errorf("pod %s: %w", p.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// buildTunnel makes the VXLAN device and what Flannel (pkg/backend/vxlan) and
+// Calico (felix/dataplane/linux/vxlan_mgr.go) program for every peer alike: a
+// permanent neighbour, a permanent FDB entry, an onlink route.
+func (l *Lab) buildTunnel(n *Node) error {
+	nic, err := netlink.LinkByName(uplink)
+	if err != nil {
+		return err
+	}
+	mac, err := net.ParseMAC(n.VTEPMAC)
+	if err != nil {
+		return err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = fmt.Sprint("flannel.", l.VNI), mac, l.MTU-podMTUOverhead
+	if n.Kind == Calico {
+		attrs.Name = "vxlan.calico"
+	}
+	vxlan := &netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(l.VNI), VtepDevIndex: nic.Attrs().Index,
+		SrcAddr: n.Addr.AsSlice(), Port: int(l.Port), Learning: false}
+	if err := netlink.LinkAdd(vxlan); err != nil {
+		return fmt.Errorf("VXLAN device: %w", err)
+	}
+	if err := setUp(attrs.Name); err != nil {
+		return err
+	}
+	if err := netlink.AddrAdd(vxlan, &netlink.Addr{IPNet: hostNet(n.PodCIDR.Addr())}); err != nil {
+		return fmt.Errorf("tunnel address: %w", err)
+	}
+	for _, peer := range l.Nodes {
+		if peer == n {
+			continue
+		}
+		if err := addPeer(vxlan.Attrs().Index, peer); err != nil {
+			return fmt.Errorf("peer %s: %w", peer.Name, err)
+		}
+	}
+	return nil
+}
+
+func addPeer(dev int, peer *Node) error {
+	mac, err := net.ParseMAC(peer.VTEPMAC)
+	if err != nil {
+		return err
+	}
+	tunnelAddr := peer.PodCIDR.Addr()
+	if err := netlink.NeighSet(&netlink.Neigh{LinkIndex: dev, State: netlink.NUD_PERMANENT, IP: tunnelAddr.AsSlice(), HardwareAddr: mac}); err != nil {
+		return fmt.Errorf("neighbour: %w", err)
+	}
+	if err := netlink.NeighAppend(&netlink.Neigh{LinkIndex: dev, State: netlink.NUD_PERMANENT, Family: unix.AF_BRIDGE,
+		Flags: netlink.NTF_SELF, IP: peer.Addr.AsSlice(), HardwareAddr: mac}); err != nil {
+		return fmt.Errorf("FDB: %w", err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: dev, Dst: ipNet(peer.PodCIDR), Gw: tunnelAddr.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}); err != nil {
+		return fmt.Errorf("route: %w", err)
+	}
+	return nil
+}
+
+// addFlannelPod attaches a pod as Flannel's delegate, the bridge plugin, does:
+// a veth into the bridge cni0, which is the pods' gateway.
+func (l *Lab) addFlannelPod(n *Node, p *Pod) error {
+	gateway := n.PodCIDR.Addr().Next()
+	hostName := "veth-" + p.Name
+	if err := joinVeth(n.Netns, hostName, p.Netns, "eth0", l.MTU-podMTUOverhead); err != nil {
+		return err
+	}
+	err := enter(n.Netns, func() error {
+		br, err := netlink.LinkByName("cni0")
+		if err != nil {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name, attrs.MTU = "cni0", l.MTU-podMTUOverhead
+			br = &netlink.Bridge{LinkAttrs: attrs}
+			if err := netlink.LinkAdd(br); err != nil {
+				return fmt.Errorf("bridge: %w", err)
+			}
+			prefix := ipNet(n.PodCIDR)
+			prefix.IP = gateway.AsSlice()
+			if err := netlink.AddrAdd(br, &netlink.Addr{IPNet: prefix}); err != nil {
+				return fmt.Errorf("gateway address: %w", err)
+			}
+			if err := netlink.LinkSetUp(br); err != nil {
+				return err
+			}
+		}
+		port, err := netlink.LinkByName(hostName)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMaster(port, br)
+	})
+	if err != nil {
+		return err
+	}
+	return enter(p.Netns, func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		prefix := ipNet(n.PodCIDR)
+		prefix.IP = p.Addr.AsSlice()
+		if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: prefix}); err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice()})
+	})
+}
+
+// addCalicoPod attaches a pod as Calico's plugin does: a routed veth whose
+// host end answers ARP for 169.254.1.1.
+func (l *Lab) addCalicoPod(n *Node, p *Pod) error {
+	hostName := podlink.HostName("cali", Namespace, p.Name, "")
+	if err := joinVeth(n.Netns, hostName, p.Netns, "eth0", l.MTU-podMTUOverhead); err != nil {
+		return err
+	}
+	err := enter(n.Netns, func() error {
+		link, err := netlink.LinkByName(hostName)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetHardwareAddr(link, podlink.HostMAC); err != nil {
+			return err
+		}
+		for sysctl, value := range map[string]string{
+			"conf/" + hostName + "/proxy_arp": "1", "conf/" + hostName + "/forwarding": "1",
+			"conf/" + hostName + "/route_localnet": "1", "neigh/" + hostName + "/proxy_delay": "0",
+		} {
+			if err := os.WriteFile("/proc/sys/net/ipv4/"+sysctl, []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(p.Addr), Scope: netlink.SCOPE_LINK})
+	})
+	if err != nil {
+		return err
+	}
+	return enter(p.Netns, func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		index := eth0.Attrs().Index
+		if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: hostNet(p.Addr)}); err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: hostNet(podlink.Gateway4), Scope: netlink.SCOPE_LINK}); err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: index, Gw: podlink.Gateway4.AsSlice()})
+	})
+}

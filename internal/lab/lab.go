@@ -1,0 +1,193 @@
+// Package lab builds a small cluster on one machine: nodes and their pods in
+// network namespaces of their own, culvertd running for real on the nodes, the
+// pods attached through the real culvert-cni. It is what `culvert lab` and
+// `make demo` run.
+//
+// A node is of one of three kinds: Culvert, or a Linux kernel VXLAN node set up
+// as Flannel or as Calico does it, to show that they exchange packets. The
+// nodes are joined by a veth pair (two nodes) or by a bridge in a namespace of
+// its own. Nothing is made in the namespace of the caller.
+//
+// Every name begins with the lab's name, cvl-<random>. What a lab consists of
+// is kept in a file under /run as it is built, so that Down can remove it from
+// another process, or after this one was killed.
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Kind is what a node runs.
+type Kind string
+
+// The kinds of nodes.
+const (
+	Culvert Kind = "culvert" // culvertd
+	Flannel Kind = "flannel" // the kernel, as flanneld sets it up
+	Calico  Kind = "calico"  // the kernel, as Calico sets it up
+)
+
+// Kinds are the values of Options.Peer, for help and completion.
+var Kinds = []Kind{Culvert, Flannel, Calico}
+
+// Options shape a lab. The zero value is two Culvert nodes with two pods each.
+type Options struct {
+	Nodes  int  // 1 to 26; 0 = 2
+	Pods   int  // on each node, 1 to 100; 0 = 2
+	Peer   Kind // what the last node of several is; empty = Culvert
+	Bridge bool // join even two nodes by a bridge
+	MTU    int  // of the underlay; 0 = 1500
+
+	// BinDir holds culvertd, culvert-cni and culvert; empty = the directory
+	// of the running program.
+	BinDir string
+	// Config adds keys to culvertd's configuration, as lines of YAML.
+	Config string
+	// Progress is told what is being done, a line each; nil = nobody.
+	Progress io.Writer
+
+	kinds []Kind // of every node, for tests
+}
+
+// Lab is what was built. Its fields are for reading; they are kept as JSON.
+type Lab struct {
+	Name    string       `json:"name"`
+	Dir     string       `json:"dir"` // configuration, state, logs
+	BinDir  string       `json:"binDir"`
+	Created time.Time    `json:"created"`
+	MTU     int          `json:"mtu"` // of the underlay
+	VNI     uint32       `json:"vni"`
+	Port    uint16       `json:"port"`
+	Bridge  string       `json:"bridge,omitempty"` // namespace of the bridge
+	Cluster netip.Prefix `json:"cluster"`
+	Nodes   []*Node      `json:"nodes"`
+
+	progress io.Writer
+	config   string
+}
+
+// Node is a node of the lab.
+type Node struct {
+	Name    string       `json:"name"`
+	Kind    Kind         `json:"kind"`
+	Netns   string       `json:"netns"` // name under /run/netns
+	Addr    netip.Addr   `json:"addr"`  // on the underlay
+	PodCIDR netip.Prefix `json:"podCIDR"`
+	VTEPMAC string       `json:"vtepMAC"`
+	Pods    []*Pod       `json:"pods"`
+
+	// Of Culvert nodes: the agent's files and process.
+	Socket    string `json:"socket,omitempty"`
+	LogFile   string `json:"logFile,omitempty"`
+	PID       int    `json:"pid,omitempty"`
+	StartTime uint64 `json:"startTime,omitempty"` // tells a process from a later one with the same number
+
+	exited chan struct{} // closed when the process has ended, if it is our child
+}
+
+// Pod is a pod of the lab.
+type Pod struct {
+	Name        string     `json:"name"`
+	Node        string     `json:"node"`
+	Netns       string     `json:"netns"` // name under /run/netns
+	ContainerID string     `json:"containerID"`
+	Addr        netip.Addr `json:"addr"`
+}
+
+// Namespace is the Kubernetes namespace of the pods.
+const Namespace = "lab"
+
+// Up builds a lab. When it fails or ctx ends, what was built is taken down.
+// It needs root.
+func Up(ctx context.Context, opts Options) (l *Lab, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the lab makes network namespaces: run it as root (sudo)")
+	}
+	if l, err = plan(opts); err != nil {
+		return nil, err
+	}
+	if err := l.findPrograms(); err != nil {
+		return nil, err
+	}
+	if l.Dir, err = os.MkdirTemp("", l.Name+"-"); err != nil {
+		return nil, fmt.Errorf("lab directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Down())
+			l = nil
+		}
+	}()
+	if err := l.save(); err != nil {
+		return l, err
+	}
+	for _, step := range []struct {
+		what   string
+		needed bool
+		do     func(context.Context) error
+	}{
+		{"namespaces and underlay", true, l.buildUnderlay},
+		{"kernel nodes and their pods", l.has(Flannel) || l.has(Calico), l.buildKernelNodes},
+		{"culvertd on its nodes", l.has(Culvert), l.startAgents},
+		{"pods through culvert-cni", l.has(Culvert), l.addPods},
+	} {
+		if !step.needed {
+			continue
+		}
+		l.say("lab %s: %s", l.Name, step.what)
+		if err := step.do(ctx); err != nil {
+			return l, fmt.Errorf("lab %s: %s: %w", l.Name, step.what, err)
+		}
+		if err := errors.Join(l.save(), ctx.Err()); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// has reports whether a node is of that kind.
+func (l *Lab) has(k Kind) bool {
+	return slices.ContainsFunc(l.Nodes, func(n *Node) bool { return n.Kind == k })
+}
+
+// findPrograms makes sure that what will be run is there.
+func (l *Lab) findPrograms() error {
+	for _, n := range l.Nodes {
+		if n.Kind != Culvert {
+			continue
+		}
+		for _, name := range []string{"culvertd", "culvert-cni"} {
+			if _, err := os.Stat(l.program(name)); err != nil {
+				return fmt.Errorf("the lab runs %s: %w; `make build` puts all programs into bin/", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// program is the path of one of Culvert's programs.
+func (l *Lab) program(name string) string { return filepath.Join(l.BinDir, name) }
+
+// say reports progress.
+func (l *Lab) say(format string, args ...any) {
+	if l.progress != nil {
+		fmt.Fprintf(l.progress, format+"\n", args...)
+	}
+}
+
+// AllPods are the pods of every node, in order.
+func (l *Lab) AllPods() []*Pod {
+	var out []*Pod
+	for _, n := range l.Nodes {
+		out = append(out, n.Pods...)
+	}
+	return out
+}

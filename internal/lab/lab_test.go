@@ -1,0 +1,177 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// mustBeGone makes sure that nothing of a lab is left.
+func mustBeGone(t *testing.T, name string) {
+	t.Helper()
+	for _, pattern := range []string{netnsPath(name + "*"), filepath.Join(stateDir, name+"*"), filepath.Join(os.TempDir(), name+"*")} {
+		if left, _ := filepath.Glob(pattern); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+	labs, err := LoadAll()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, l := range labs {
+		if l.Name == name {
+			t.Errorf("lab %s is still known", name)
+		}
+	}
+}
+
+func up(t *testing.T, o Options) *Lab {
+	t.Helper()
+	l, err := Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Down(); err != nil {
+			t.Error(err)
+		}
+		mustBeGone(t, l.Name)
+	})
+	return l
+}
+
+func TestPlan(t *testing.T) {
+	l, err := plan(Options{Peer: Flannel, BinDir: "/x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Nodes) != 2 || l.Nodes[0].Kind != Culvert || l.Nodes[1].Kind != Flannel || l.VNI != 1 || l.Port != 8472 || l.Bridge != "" {
+		t.Errorf("%+v", l)
+	}
+	if p := l.AllPods(); len(p) != 4 || p[3].Name != "b2" || p[3].Addr.String() != "10.244.2.3" || l.Nodes[1].Addr.String() != "192.168.50.2" {
+		t.Errorf("%+v", p)
+	}
+	seen := map[string]bool{}
+	if l, err = plan(Options{Nodes: 26, Pods: 100, BinDir: "/x"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range l.AllPods() {
+		if seen[p.Netns] || seen[p.Addr.String()] || len(p.ContainerID) > 64 {
+			t.Errorf("%+v", p)
+		}
+		seen[p.Netns], seen[p.Addr.String()] = true, true
+	}
+	for _, bad := range []Options{{Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}} {
+		if _, err := plan(bad); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+	// interop.md: the rule of the native mode, by sha1sum.
+	if got := vtepMAC("worker-1"); !strings.HasPrefix(got, "66:") || len(got) != 17 {
+		t.Errorf("VTEP MAC %s", got)
+	}
+}
+
+// TestKernelLabs builds labs of kernel nodes only and runs the demo in them:
+// what the demo does works, and what differs with Culvert is Culvert.
+func TestKernelLabs(t *testing.T) {
+	for name, o := range map[string]Options{
+		"flannel": {kinds: []Kind{Flannel, Flannel}},
+		"calico":  {kinds: []Kind{Calico, Calico, Calico}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := up(t, o)
+			again, err := Load()
+			if err != nil || again.Name != l.Name || again.Nodes[1].Pods[1].Addr != l.Nodes[1].Pods[1].Addr {
+				t.Errorf("loaded %+v, %v", again, err)
+			}
+			var out bytes.Buffer
+			if err := l.Demo(t.Context(), &out); err != nil {
+				t.Errorf("%v\n%s", err, out.String())
+			}
+			t.Log(out.String())
+			last := l.Nodes[len(l.Nodes)-1]
+			for _, want := range []string{"10 of 10   3 of 3", "Gbit/s", "pod " + last.Pods[0].Name, last.Name + ", tunnel address"} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("%q is missing in\n%s", want, out.String())
+				}
+			}
+			tooBig, err := Ping(t.Context(), l.Nodes[0].Pods[0], last.Pods[0].Addr, 1423, 1)
+			if err != nil || tooBig.Received != 0 {
+				t.Errorf("a ping of 1423 bytes: %+v, %v", tooBig, err)
+			}
+		})
+	}
+}
+
+func TestUpUndoesItself(t *testing.T) {
+	before, _ := filepath.Glob(netnsPath("cvl-*"))
+	ctx, cancel := context.WithCancel(t.Context())
+	progress := &cancelOn{"kernel nodes", cancel}
+	if l, err := Up(ctx, Options{kinds: []Kind{Flannel, Flannel}, Progress: progress}); !errors.Is(err, context.Canceled) || l != nil {
+		t.Errorf("lab %v, error %v", l, err)
+		if l != nil {
+			_ = l.Down()
+		}
+	}
+	after, _ := filepath.Glob(netnsPath("cvl-*"))
+	if fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("before %v, after %v", before, after)
+	}
+	if _, err := Up(t.Context(), Options{BinDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "make build") {
+		t.Errorf("without programs: %v", err)
+	}
+}
+
+// cancelOn cancels when it reads a word.
+type cancelOn struct {
+	word   string
+	cancel context.CancelFunc
+}
+
+func (c *cancelOn) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), c.word) {
+		c.cancel()
+	}
+	return len(b), nil
+}
+
+// TestAgentThatFails starts a culvertd that ends at once: Up tells why.
+func TestAgentThatFails(t *testing.T) {
+	bin := t.TempDir()
+	for _, name := range []string{"culvertd", "culvert-cni"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho it is broken >&2\nexit 2\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Up(t.Context(), Options{BinDir: bin})
+	if err == nil || !strings.Contains(err.Error(), "it is broken") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestStopTellsProcessesApart(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go cmd.Wait()
+	n := &Node{Name: "node-x", PID: cmd.Process.Pid, StartTime: 1}
+	if err := n.stop(); n.alive() || err != nil || cmd.Process.Signal(syscall.Signal(0)) != nil {
+		t.Errorf("another process was ended: %v", err)
+	}
+	var err error
+	if n.StartTime, err = startTime(n.PID); err != nil || !n.alive() {
+		t.Fatal(err)
+	}
+	if err := n.stop(); err != nil || n.alive() {
+		t.Errorf("process not ended: %v", err)
+	}
+}

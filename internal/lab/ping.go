@@ -1,0 +1,155 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// replyTimeout is how long one answer of ping and traceroute is waited for.
+const replyTimeout = time.Second
+
+// PingResult is what Ping saw.
+type PingResult struct {
+	Sent, Received int
+	Min, Avg       time.Duration
+}
+
+// Ping sends count echo requests with size bytes of data and the don't-fragment
+// bit from a pod to an address, one after the other. Missing answers are in
+// the result, not an error.
+func Ping(ctx context.Context, from *Pod, to netip.Addr, size, count int) (r PingResult, err error) {
+	fd, err := rawICMP(from)
+	if err != nil {
+		return r, err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO); err != nil {
+		return r, fmt.Errorf("ping: %w", err)
+	}
+	var sum time.Duration
+	for range count {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		rtt, ok, err := pingOnce(fd, to, size)
+		if err != nil {
+			return r, err
+		}
+		r.Sent++
+		if !ok {
+			continue
+		}
+		r.Received++
+		sum += rtt
+		if r.Min == 0 || rtt < r.Min {
+			r.Min = rtt
+		}
+	}
+	if r.Received > 0 {
+		r.Avg = sum / time.Duration(r.Received)
+	}
+	return r, nil
+}
+
+// rawICMP opens a raw ICMP socket in a pod. It stays there whichever thread
+// uses it.
+func rawICMP(p *Pod) (fd int, err error) {
+	err = enter(p.Netns, func() error {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+		return err
+	})
+	if err != nil {
+		return -1, fmt.Errorf("ICMP socket in pod %s: %w", p.Name, err)
+	}
+	return fd, nil
+}
+
+// echoSeq numbers the requests of this process, so that no late reply is taken
+// for another's. Their identifier is the process, as ping(8) does it: all pings
+// between two pods are one flow.
+var echoSeq atomic.Uint32
+
+// pingOnce sends one request and waits for its reply.
+func pingOnce(fd int, to netip.Addr, size int) (rtt time.Duration, ok bool, err error) {
+	id, seq := uint16(os.Getpid()), uint16(echoSeq.Add(1))
+	req := make([]byte, 8+size)
+	req[0] = 8 // echo request
+	binary.BigEndian.PutUint16(req[4:], id)
+	binary.BigEndian.PutUint16(req[6:], seq)
+	for i := range size {
+		req[8+i] = byte(i)
+	}
+	binary.BigEndian.PutUint16(req[2:], checksum(req))
+	start := time.Now()
+	err = unix.Sendto(fd, req, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	if errors.Is(err, unix.EMSGSIZE) {
+		return 0, false, nil // larger than the path's MTU: no answer can come
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("ping %s: %w", to, err)
+	}
+	end := start.Add(replyTimeout)
+	for {
+		msg, _, err := receiveICMP(fd, end)
+		if err != nil || msg == nil {
+			return 0, false, err
+		}
+		if msg[0] == 0 && len(msg) == len(req) && binary.BigEndian.Uint16(msg[4:]) == id && binary.BigEndian.Uint16(msg[6:]) == seq {
+			return time.Since(start), true, nil
+		}
+	}
+}
+
+// receiveICMP waits for the next ICMP message until end; nil when none came.
+func receiveICMP(fd int, end time.Time) (msg []byte, from netip.Addr, err error) {
+	buf := make([]byte, 65536)
+	for {
+		left := time.Until(end)
+		if left <= 0 {
+			return nil, netip.Addr{}, nil
+		}
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll, int(left/time.Millisecond)+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return nil, netip.Addr{}, fmt.Errorf("waiting for ICMP: %w", err)
+		}
+		n, sa, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, netip.Addr{}, fmt.Errorf("receiving ICMP: %w", err)
+		}
+		header := int(buf[0]&0xf) * 4
+		if n < header+8 {
+			continue
+		}
+		if v4, ok := sa.(*unix.SockaddrInet4); ok {
+			from = netip.AddrFrom4(v4.Addr)
+		}
+		return buf[header:n], from, nil
+	}
+}
+
+// checksum is the Internet checksum of b (RFC 1071).
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i, v := range b {
+		if i%2 == 0 {
+			sum += uint32(v) << 8
+		} else {
+			sum += uint32(v)
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

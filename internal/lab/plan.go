@@ -1,0 +1,125 @@
+package lab
+
+import (
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// The addresses of a lab. Its namespaces are cut off from everything, so that
+// they can be the same in every lab.
+var (
+	underlayNet = netip.MustParsePrefix("192.168.50.0/24")
+	clusterNet  = netip.MustParsePrefix("10.244.0.0/16")
+)
+
+// podMTUOverhead is what VXLAN over IPv4 adds to an IP packet.
+const podMTUOverhead = 50
+
+// plan lays out a lab without building anything.
+func plan(o Options) (*Lab, error) {
+	if o.Nodes == 0 {
+		o.Nodes = 2
+	}
+	if o.Pods == 0 {
+		o.Pods = 2
+	}
+	if o.MTU == 0 {
+		o.MTU = 1500
+	}
+	if o.Peer == "" {
+		o.Peer = Culvert
+	}
+	switch {
+	case o.Nodes < 1 || o.Nodes > 26:
+		return nil, fmt.Errorf("a lab of %d nodes: 1 to 26 are possible", o.Nodes)
+	case o.Pods < 1 || o.Pods > 100:
+		return nil, fmt.Errorf("%d pods a node: 1 to 100 are possible", o.Pods)
+	case o.MTU < 576 || o.MTU > 9000:
+		return nil, fmt.Errorf("an underlay with MTU %d: 576 to 9000 is possible", o.MTU)
+	case !slices.Contains(Kinds, o.Peer):
+		return nil, fmt.Errorf("a peer of kind %q: one of %v is possible", o.Peer, Kinds)
+	case o.Peer != Culvert && o.Nodes < 2:
+		return nil, fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
+	}
+	bin, err := binDir(o.BinDir)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{
+		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
+		VNI: 4096, Port: 4789, Cluster: clusterNet, progress: o.Progress, config: o.Config,
+	}
+	kinds := o.kinds
+	if kinds == nil {
+		kinds = slices.Repeat([]Kind{Culvert}, o.Nodes)
+		kinds[o.Nodes-1] = o.Peer
+	}
+	if slices.Contains(kinds, Flannel) {
+		l.VNI, l.Port = 1, 8472 // flannel's defaults
+	}
+	if o.Bridge || len(kinds) > 2 {
+		l.Bridge = l.Name + "-net"
+	}
+	for i, kind := range kinds {
+		l.Nodes = append(l.Nodes, l.planNode(i, kind, o.Pods))
+	}
+	return l, nil
+}
+
+func (l *Lab) planNode(i int, kind Kind, pods int) *Node {
+	letter := string(rune('a' + i))
+	name := "node-" + letter
+	n := &Node{
+		Name: name, Kind: kind, Netns: l.Name + "-" + name, Addr: nth(underlayNet.Addr(), i+1),
+		PodCIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24),
+		VTEPMAC: vtepMAC(name),
+	}
+	for p := range pods {
+		n.Pods = append(n.Pods, &Pod{
+			Name: fmt.Sprint(letter, p+1), Node: name, Netns: fmt.Sprint(l.Name, "-", letter, p+1),
+			ContainerID: fmt.Sprint(l.Name, "-", letter, p+1, "-", randomHex(8)),
+			Addr:        nth(n.PodCIDR.Addr(), p+2), // of Culvert's pods the plugin says it
+		})
+	}
+	return n
+}
+
+// vtepMAC is the rule of the native mode: 66 and five bytes of SHA-1(name).
+// Kernel nodes announce theirs by annotation; it may as well be that one.
+func vtepMAC(node string) string {
+	sum := sha1.Sum([]byte(node))
+	return net.HardwareAddr(append([]byte{0x66}, sum[:5]...)).String()
+}
+
+// nth counts addresses up.
+func nth(a netip.Addr, n int) netip.Addr {
+	for range n {
+		a = a.Next()
+	}
+	return a
+}
+
+func binDir(dir string) (string, error) {
+	if dir != "" {
+		return filepath.Abs(dir)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("own program: %w", err)
+	}
+	return filepath.Dir(exe), nil
+}
+
+func randomHex(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails: crypto/rand
+	return hex.EncodeToString(b)
+}
