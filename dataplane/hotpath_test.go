@@ -51,6 +51,7 @@ func (d *loop) Send(frames []frame.Frame) int {
 	return len(frames)
 }
 
+func (d *loop) Sending() bool            { return false }
 func (d *loop) FD() int                  { return -1 }
 func (d *loop) Stats(*frame.DeviceStats) {}
 func (d *loop) Close() error             { return nil }

@@ -13,13 +13,12 @@ import (
 // poller decides what a worker does when no port has a frame: look again, or
 // sleep in epoll until a device or a job wakes it.
 type poller struct {
-	epoll   int
-	event   int // eventfd: jobs and new tables
-	spin    time.Duration
-	idleAt  time.Time // when the worker ran out of frames; zero while busy
-	events  [8]unix.EpollEvent
-	asleep  atomic.Bool
-	watches int
+	epoll  int
+	event  int // eventfd: jobs and new tables
+	spin   time.Duration
+	idleAt time.Time // when the worker ran out of frames; zero while busy
+	events [8]unix.EpollEvent
+	asleep atomic.Bool
 }
 
 // spinTime is how long an adaptive worker looks again before it sleeps: about
@@ -76,7 +75,7 @@ func (p *poller) add(fd int) error {
 
 func (p *poller) remove(fd int) {
 	if fd >= 0 {
-		unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+		_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) // a closed descriptor has left by itself
 	}
 }
 
@@ -105,7 +104,7 @@ func (p *poller) idle(pending *atomic.Bool) bool {
 	for i := range n {
 		if int(p.events[i].Fd) == p.event {
 			var count [8]byte
-			unix.Read(p.event, count[:])
+			_, _ = unix.Read(p.event, count[:]) // it is there to be emptied
 		}
 	}
 	if n > 0 {
@@ -121,5 +120,5 @@ func (p *poller) wake() {
 	}
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	unix.Write(p.event, one[:])
+	_, _ = unix.Write(p.event, one[:]) // full: it wakes all the same
 }

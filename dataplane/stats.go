@@ -43,14 +43,17 @@ type WorkerStats struct {
 // burstBuckets are the powers of two up to frame.BurstSize.
 const burstBuckets = 7
 
-// deviceDrops are the frames that the device or the kernel below it lost.
+// deviceDrops are the frames that the device or the kernel below it lost. Those
+// that Send leaves to its caller are the worker's to count.
 func deviceDrops(s *frame.DeviceStats) map[drop.Reason]uint64 {
 	return map[drop.Reason]uint64{
 		drop.RxRingFull:  s.RxRingFull,
 		drop.RxFillEmpty: s.RxFillEmpty,
-		drop.NoBuffer:    s.RxDropped,
+		drop.RxTooLong:   s.RxTooLong + s.RxDropped,
+		drop.RxInvalid:   s.RxInvalid,
 		drop.TxRefused:   s.TxRefused,
 		drop.TxLinkDown:  s.TxLinkDown,
+		drop.TxInvalid:   s.TxInvalid,
 	}
 }
 

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"runtime/debug"
@@ -75,7 +76,7 @@ func newWorker(e *Engine, id int) (*worker, error) {
 	}
 	w := &worker{id: id, eng: e, pool: pool, flows: e.flows, ident: 1, started: time.Now()}
 	if err := w.poll.open(e.cfg.Poll); err != nil {
-		return nil, fmt.Errorf("%w; freeing its memory: %v", err, pool.Close())
+		return nil, errors.Join(err, pool.Close())
 	}
 	w.gauges.freeFrames.Store(uint32(pool.FreeChunks()))
 	return w, nil
@@ -104,12 +105,26 @@ func (w *worker) run() {
 			w.poll.busy()
 			continue
 		}
+		if w.sending() {
+			continue
+		}
 		w.flows.Offline(w.id)
 		if w.poll.idle(&w.mail.pending) {
 			bump(&w.gauges.sleeps, 1)
 		}
 	}
 	w.flows.Offline(w.id)
+}
+
+// sending reports whether a port has frames that the kernel has yet to take: then
+// the worker stays awake to offer them again.
+func (w *worker) sending() bool {
+	for _, q := range w.active {
+		if q.dev.Sending() {
+			return true
+		}
+	}
+	return false
 }
 
 // tickEvery is how often a worker does its housekeeping.

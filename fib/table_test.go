@@ -142,10 +142,10 @@ func TestAdjacencyIDsAreNeverReused(t *testing.T) {
 
 func TestSlotIsRetiredWhenItsIdentifiersAreUsedUp(t *testing.T) {
 	var table adjTable
-	id := table.add(Adjacency{})
+	table.add(Adjacency{})
+	id := makeAdjID(0, maxUses)
 	table.slots[0].use = maxUses
-	table.view[0][0].id = makeAdjID(0, maxUses)
-	id = makeAdjID(0, maxUses)
+	table.view[0][0].id = id
 	s := table.slot(id)
 	s.removed = true
 	table.reap(id, s)

@@ -81,7 +81,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer,
 	for _, name := range cfg.UnknownVariables() {
 		log.Warn("environment variable sets no key of the configuration", "variable", name)
 	}
-	if err := serve(ctx, cfg, log); err != nil {
+	err = serve(ctx, cfg, log)
+	var key *config.KeyError
+	if errors.As(err, &key) {
+		fmt.Fprintln(stderr, "culvertd:", key)
+		return exitUsage
+	}
+	if err != nil {
 		log.Error("culvertd ends", "error", err)
 		return exitFailed
 	}

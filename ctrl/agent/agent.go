@@ -46,6 +46,8 @@ type Agent struct {
 	source   *source.Dir
 	metrics  *metrics.Metrics
 
+	applying sync.Mutex // one set of objects at a time
+
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name
 	ports    map[string]*podPort
@@ -53,6 +55,7 @@ type Agent struct {
 	objects  *source.Objects
 	problems []string // what is wrong at the source
 	stale    bool
+	mode     string // what the objects looked like last, if not what runs
 	stopping bool
 }
 

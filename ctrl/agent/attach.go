@@ -46,11 +46,11 @@ func (a *Agent) Attach(rec pods.Record) (err error) {
 		return errors.Join(err, at.Close())
 	}
 	if err := steerTo(at, sockets); err != nil {
-		return errors.Join(err, at.Close(), a.engine.RemovePort(index))
+		return errors.Join(err, a.engine.RemovePort(index), at.Close())
 	}
 	err = a.program.AddPod(program.Pod{Dev: rec.HostName, Port: index, MAC: mac, Addrs: rec.Addrs, MTU: rec.MTU})
 	if err != nil {
-		return errors.Join(err, at.Close(), a.engine.RemovePort(index))
+		return errors.Join(err, a.engine.RemovePort(index), at.Close())
 	}
 	a.mu.Lock()
 	a.ports[rec.HostName] = &podPort{attach: at, index: index, ifindex: ifindex}
@@ -58,8 +58,8 @@ func (a *Agent) Attach(rec pods.Record) (err error) {
 	return nil
 }
 
-// Detach implements pods.Attacher: the routes first, then program, sockets and
-// port.
+// Detach implements pods.Attacher: the routes first, then port and sockets, then
+// the program.
 func (a *Agent) Detach(rec pods.Record) error {
 	a.mu.Lock()
 	p := a.ports[rec.HostName]
@@ -69,7 +69,7 @@ func (a *Agent) Detach(rec pods.Record) error {
 		return nil
 	}
 	a.program.RemovePod(rec.HostName)
-	return errors.Join(p.attach.Close(), a.engine.RemovePort(p.index))
+	return errors.Join(a.engine.RemovePort(p.index), p.attach.Close())
 }
 
 // linkGone follows the removal of a device: a pod's, or none of our business.

@@ -86,8 +86,15 @@ func (a *Agent) stop() error {
 
 // apply takes a set of objects from the source.
 func (a *Agent) apply(objects *source.Objects) {
+	a.applying.Lock()
+	defer a.applying.Unlock()
 	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
+	a.localize(d)
 	a.logChanges(a.program.Desired(), d)
+	if mode := flavour.Detect(objects); mode != d.Mode && a.mode != mode {
+		a.mode = mode
+		a.log.Warn("the objects look like a cluster of another network; this version runs it in native mode", "looks", mode)
+	}
 	a.mu.Lock()
 	a.objects = objects
 	a.mu.Unlock()
@@ -104,6 +111,30 @@ func (a *Agent) apply(objects *source.Objects) {
 		}
 	}
 	a.steer(d)
+}
+
+// localize replaces the node's public address by the uplink's where the node does
+// not have it: behind NAT, peers send to the one and packets arrive at the other.
+func (a *Agent) localize(d *flavour.Desired) {
+	if d.Local == nil || !d.Local.PublicIP.IsValid() {
+		return
+	}
+	var first netip.Addr
+	for _, l := range a.underlay.Uplinks() {
+		for _, p := range l.Addrs {
+			if p.Addr() == d.Local.PublicIP {
+				return
+			}
+			if !first.IsValid() && p.Addr().Is4() == d.Local.PublicIP.Is4() && !p.Addr().IsLinkLocalUnicast() {
+				first = p.Addr()
+			}
+		}
+	}
+	if first.IsValid() {
+		local := *d.Local
+		local.PublicIP = first
+		d.Local = &local
+	}
 }
 
 // logChanges tells what of the desired state is new: the node itself and what
@@ -140,6 +171,23 @@ func (a *Agent) report(problems []error) {
 	a.mu.Unlock()
 }
 
+// followAddress reads the objects again when the node's own address came to an
+// uplink, or left it, after they were read.
+func (a *Agent) followAddress() {
+	a.mu.Lock()
+	objects := a.objects
+	a.mu.Unlock()
+	if objects == nil {
+		return
+	}
+	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
+	a.localize(d)
+	was := a.program.Desired().Local
+	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP {
+		a.apply(objects)
+	}
+}
+
 // followUnderlay keeps ports and tables in step with the kernel's devices and
 // neighbours.
 func (a *Agent) followUnderlay(ctx context.Context) error {
@@ -158,5 +206,6 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 		a.measureMTU()
 		a.holdUplinks()
 		a.program.UnderlayChanged()
+		a.followAddress()
 	}
 }

@@ -74,9 +74,9 @@ func (a *Agent) traceSource(req *api.TraceRequest) (dataplane.PortSpec, error) {
 
 // traceFrame builds the frame as the pod would send it.
 func traceFrame(req *api.TraceRequest, from dataplane.PortSpec) ([]byte, error) {
-	src, dst := netip.MustParseAddr(req.Src).Unmap(), netip.Addr{}
-	var err error
-	if dst, err = netip.ParseAddr(req.Dst); err != nil {
+	src := netip.MustParseAddr(req.Src).Unmap()
+	dst, err := netip.ParseAddr(req.Dst)
+	if err != nil {
 		return nil, fmt.Errorf("dst: %q is no IP address", req.Dst)
 	}
 	dst = dst.Unmap()

@@ -112,14 +112,15 @@ func steerTo(at *xsk.Attachment, sockets []*xsk.Socket) error {
 	return nil
 }
 
-// release gives an uplink back to the kernel. a.mu is held.
+// release gives an uplink back to the kernel, the sockets before the program:
+// virtio-net of Linux 7.2 does not survive the other order. a.mu is held.
 func (a *Agent) release(u *uplink) error {
 	if !u.held {
 		return nil
 	}
 	u.held = false
 	a.program.RemoveUplink(u.link.Index)
-	return errors.Join(u.attach.Close(), a.engine.RemovePort(u.port))
+	return errors.Join(a.engine.RemovePort(u.port), u.attach.Close())
 }
 
 // uplinkErrors is why not one uplink could be taken: then there is no point in

@@ -10,12 +10,18 @@ import (
 // machine can tell, such as an uplink that does not exist. It begins with where
 // the key was set.
 func (c *Config) Errorf(key, format string, args ...any) error {
-	what := fmt.Sprintf(format, args...)
-	if where := c.where[key]; where != "" {
-		return fmt.Errorf("%s: %s: %s", where, key, what)
+	where := c.where[key]
+	if where == "" {
+		where = c.place()
 	}
-	return fmt.Errorf("%s: %s: %s", c.place(), key, what)
+	return &KeyError{fmt.Sprintf("%s: %s: %s", where, key, fmt.Sprintf(format, args...))}
 }
+
+// KeyError is a key whose value cannot be used.
+type KeyError struct{ line string }
+
+// Error is the one line that says where, which key, what and what to do.
+func (e *KeyError) Error() string { return e.line }
 
 // contradictions refuses keys that are fine alone and wrong together.
 func (c *Config) contradictions() error {
@@ -43,8 +49,12 @@ func (c *Config) notBuilt() error {
 	return nil
 }
 
-// CheckUplinkMTU refuses a pod MTU that does not fit through an uplink.
+// CheckUplinkMTU refuses a pod MTU that does not fit through an uplink. An
+// uplink whose MTU is 0 is not there yet.
 func (c *Config) CheckUplinkMTU(uplink string, mtu int) error {
+	if c.MTU == 0 || mtu == 0 {
+		return nil
+	}
 	if most := mtu - encap.OverheadVXLAN4; c.MTU > most {
 		return c.Errorf("mtu", "%d does not fit through uplink %s, whose MTU is %d; write at most %d, or 0", c.MTU, uplink, mtu, most)
 	}

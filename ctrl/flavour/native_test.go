@@ -13,16 +13,7 @@ import (
 
 	"culvert/ctrl/config"
 	"culvert/ctrl/source"
-	"culvert/internal/packet"
 )
-
-func mustMAC(s string) packet.MAC {
-	m, err := packet.ParseMAC(s)
-	if err != nil {
-		panic(err)
-	}
-	return m
-}
 
 func TestVTEPMAC(t *testing.T) {
 	for name, want := range map[string]string{"node-1": "66:b3:68:28:39:8e", "worker-1.example.com": "66:79:5c:76:d6:59"} {

@@ -80,7 +80,7 @@ func (d *Dir) Run(ctx context.Context, apply func(*Objects), report func([]error
 			}
 			continue
 		case err := <-w.errors():
-			d.log.Debug("watching the manifest directory", "err", err) // the next scan sees all
+			d.log.Debug("watching the manifest directory", "cause", err) // the next scan sees all
 			continue
 		case <-timer.C:
 		}
@@ -128,7 +128,7 @@ type inode struct{ dev, ino uint64 }
 func newWatch(path string, log *slog.Logger) *watch {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		log.Warn("no inotify: changes of manifests are found by looking", "err", err, "every", rescanEvery)
+		log.Warn("no inotify: changes of manifests are found by looking", "cause", err, "every", rescanEvery)
 		return &watch{path: path}
 	}
 	return &watch{path: path, watcher: w}

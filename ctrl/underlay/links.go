@@ -108,7 +108,7 @@ func (w *Watcher) defaultUplink() (string, error) {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		best, found := netlink.Route{}, false
 		err := w.kernel.dump("routes", func(h *netlink.Handle) error {
-			return h.RouteListFilteredIter(family, nil, 0, func(r netlink.Route) bool {
+			return h.RouteListFilteredIter(family, &netlink.Route{}, 0, func(r netlink.Route) bool {
 				if bits := 0; r.Dst != nil {
 					if bits, _ = r.Dst.Mask.Size(); bits != 0 {
 						return true

@@ -133,6 +133,10 @@ type Device interface {
 	// blocks. A frame's Rest is read before Send returns.
 	Send(frames []Frame) int
 
+	// Sending reports whether frames that Send took still wait for the kernel
+	// to take them. Recv makes it try again; who sleeps leaves them waiting.
+	Sending() bool
+
 	// FD is the descriptor to wait on for input, or -1.
 	FD() int
 

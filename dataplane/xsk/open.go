@@ -130,9 +130,9 @@ const (
 // in smaller portions: no reason to fail.
 func (s *Socket) tuneSend(ringSize int) {
 	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
-		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
 	}
-	unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, min(sendBudget, ringSize)) // since 6.17
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, min(sendBudget, ringSize)) // since 6.17
 }
 
 // release unmaps the rings, then closes the descriptor: the mappings hold the

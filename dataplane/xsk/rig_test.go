@@ -3,6 +3,7 @@ package xsk
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -298,7 +299,7 @@ func receiveAll(l net.Listener, n int) error {
 			return fmt.Errorf("%d other bytes arrived after %d", m, got)
 		}
 		got += m
-		if err == io.EOF && got == n {
+		if errors.Is(err, io.EOF) && got == n {
 			return nil
 		}
 		if err != nil {

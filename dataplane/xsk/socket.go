@@ -109,6 +109,10 @@ func (s *Socket) SetFill(fill int) {
 	s.limit = uint32(min(max(fill, 0), int(s.fill.size)))
 }
 
+// Sending implements frame.Device: the kernel refused frames for now (EAGAIN:
+// the budget of a call, or the receiver's socket buffer, is used up).
+func (s *Socket) Sending() bool { return s.tx.pending() > 0 && s.State() == StateUp }
+
 // Recv implements frame.Device. Chains longer than frame.MaxSegments are
 // dropped whole and counted.
 func (s *Socket) Recv(b *frame.Burst) int {
@@ -202,7 +206,7 @@ func (s *Socket) refill() {
 		s.post(s.fill.room(s.limit - s.posted))
 	}
 	if s.class.zeroCopy && s.fill.needWakeup() {
-		unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+		_, _, _ = unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 		bump(&s.count.wakeups, 1)
 	}
 }

@@ -74,7 +74,9 @@ const (
 	TxLinkDown
 	RxRingFull
 	RxFillEmpty
-	DeviceClosed
+	RxTooLong
+	RxInvalid
+	TxInvalid
 
 	// A defect of Culvert itself.
 	Bug
@@ -142,7 +144,9 @@ var texts = [Count]text{
 	TxLinkDown:    {"tx_link_down", "the egress device is down", "bring the device up"},
 	RxRingFull:    {"rx_ring_full", "the kernel found the receive ring full", "the worker is overloaded; give it a core or raise xdp.ringSize"},
 	RxFillEmpty:   {"rx_fill_empty", "the kernel found no free frame in the fill ring", "raise xdp.ringSize"},
-	DeviceClosed:  {"device_closed", "the frame was queued on a device when that was closed", "expected while a pod is deleted"},
+	RxTooLong:     {"rx_too_long", "the frame is longer than the receive buffers can hold", "the sender's GSO frames have more pieces than 64 KB take; report it with the sender's kernel"},
+	RxInvalid:     {"rx_invalid", "the kernel handed over a buffer that was not the port's", "report this: it is a defect of Culvert or of the kernel"},
+	TxInvalid:     {"tx_invalid", "the kernel would not accept the frame as Culvert built it", "report this: it is a defect of Culvert"},
 
 	Bug: {"bug", "Culvert failed while handling the frame; the frame was dropped and kept for the report", "report it with the log line that shows the frame"},
 }

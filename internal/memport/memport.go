@@ -199,6 +199,9 @@ func completeChecksum(b []byte, start, offset int) {
 	binary.BigEndian.PutUint16(b[start+offset:], c)
 }
 
+// Sending implements frame.Device: Send is done when it returns.
+func (d *Device) Sending() bool { return false }
+
 // FD implements frame.Device: there is nothing to wait on.
 func (d *Device) FD() int { return -1 }
 

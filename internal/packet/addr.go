@@ -4,8 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
-	"net"
 	"net/netip"
+	"strconv"
+	"strings"
 )
 
 // Addr is an IP address in network byte order. An IPv4 address a.b.c.d is
@@ -79,7 +80,9 @@ func (m MAC) IsGroup() bool { return m[0]&1 != 0 }
 func (m MAC) IsZero() bool { return m == MAC{} }
 
 // String is m as six hexadecimal bytes with colons.
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
 
 // MarshalText writes m as String does.
 func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
@@ -90,14 +93,18 @@ func (m *MAC) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// ParseMAC reads six hexadecimal bytes with colons, dashes or dots.
-func ParseMAC(s string) (MAC, error) {
-	hw, err := net.ParseMAC(s)
-	if err != nil {
+// ParseMAC reads six hexadecimal bytes with colons or dashes between them.
+func ParseMAC(s string) (m MAC, err error) {
+	parts := strings.Split(strings.ReplaceAll(s, "-", ":"), ":")
+	if len(parts) != len(m) {
 		return MAC{}, fmt.Errorf("MAC address %q: want six hexadecimal bytes such as 0a:58:0a:01:00:01", s)
 	}
-	if len(hw) != len(MAC{}) {
-		return MAC{}, fmt.Errorf("MAC address %q: has %d bytes, want 6", s, len(hw))
+	for i, p := range parts {
+		b, err := strconv.ParseUint(p, 16, 8)
+		if err != nil || len(p) != 2 {
+			return MAC{}, fmt.Errorf("MAC address %q: %q is no hexadecimal byte of two digits", s, p)
+		}
+		m[i] = byte(b)
 	}
-	return MAC(hw), nil
+	return m, nil
 }

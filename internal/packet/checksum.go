@@ -129,6 +129,7 @@ func PseudoSum6(src, dst *Addr, proto uint8, length uint32) uint32 {
 	s, c = bits.Add64(s, binary.LittleEndian.Uint64(dst[:8]), c)
 	s, c = bits.Add64(s, binary.LittleEndian.Uint64(dst[8:]), c)
 	s, c = bits.Add64(s, 0, c)
+	s += c // s is 0 then
 	return uint32(bits.ReverseBytes16(fold64(s))) + uint32(proto) + length>>16 + length&0xffff
 }
 

@@ -105,7 +105,7 @@ func TestFragment4Refusals(t *testing.T) {
 		}
 	}
 	info := parsed(t, plain)
-	if _, r := packet.Fragment4(make([][]byte, 1, 1), make([]int, 0), plain[14:], info, 500); r != drop.NoBuffer {
+	if _, r := packet.Fragment4(make([][]byte, 1), make([]int, 0), plain[14:], info, 500); r != drop.NoBuffer {
 		t.Errorf("too few buffers: %s", r)
 	}
 }

@@ -12,7 +12,7 @@ func SetPartial(f []byte) []byte {
 	if !ok || w.proto != 6 && w.proto != 17 {
 		panic("pkttest.SetPartial: neither TCP nor UDP")
 	}
-	binary.BigEndian.PutUint16(f[w.check:], uint16(Sum16(nil, w.pseudo)))
+	binary.BigEndian.PutUint16(f[w.check:], Sum16(nil, w.pseudo))
 	return f
 }
 

@@ -42,7 +42,7 @@ func Veth(t testing.TB, a *NS, aName string, b *NS, bName string, opts ...VethOp
 	t.Cleanup(func() {
 		a.Do(t, func() {
 			if l, err := netlink.LinkByName(aName); err == nil {
-				netlink.LinkDel(l)
+				_ = netlink.LinkDel(l)
 			}
 		})
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -171,9 +172,9 @@ func (p *reader) syntax(err error) error {
 	if key, ok := strings.CutPrefix(what, "mapping key "); ok {
 		if key, rest, ok := strings.Cut(key, " already defined at ["); ok {
 			first, _, _ := strings.Cut(rest, ":")
-			n := 0
-			fmt.Sscan(first, &n)
-			return p.fail(line, strings.Trim(key, `"`), fmt.Sprintf("given twice, first in line %d; remove one", p.line0+n))
+			if n, err := strconv.Atoi(first); err == nil {
+				return p.fail(line, strings.Trim(key, `"`), fmt.Sprintf("given twice, first in line %d; remove one", p.line0+n))
+			}
 		}
 	}
 	return p.fail(line, "", fmt.Sprintf("is no YAML: %s; check the quoting and the indentation", what))
