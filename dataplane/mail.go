@@ -57,9 +57,7 @@ func (w *worker) attach(q *portQueue) (err error) {
 		if err = q.dev.Start(q.owner, w.fillTarget(len(w.active)+1)); err != nil {
 			return
 		}
-		if err = w.poll.add(q.dev.FD()); err != nil {
-			return
-		}
+		w.poll.add(q.dev.FD())
 		w.active = append(w.active, q)
 		w.ports[q.port.index] = q
 		w.refill()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -11,13 +12,19 @@ import (
 )
 
 // poller decides what a worker does when no port has a frame: look again, or
-// sleep in epoll until a device or a job wakes it.
+// sleep until a device or a job wakes it.
+//
+// It sleeps in poll(2), not epoll: a descriptor in an epoll set has a sleeper on
+// its wait queue even while the worker is awake, and the kernel then runs a
+// wake-up for every frame it has sent (net/core/sock.c, sock_wfree and
+// sock_def_write_space). poll puts the sleeper there for the length of the
+// sleep only. Its cost, a visit to every port, is paid when there is nothing to do.
 type poller struct {
-	epoll  int
-	event  int // eventfd: jobs and new tables
+	fds    []unix.PollFd // fds[0] is event
+	event  int           // eventfd: jobs wait
 	spin   time.Duration
-	idleAt time.Time // when the worker ran out of frames; zero while busy
-	events [8]unix.EpollEvent
+	rounds uint32    // of looking without a frame, since busy
+	idleAt time.Time // when the clock was first read in them
 	asleep atomic.Bool
 }
 
@@ -25,6 +32,10 @@ type poller struct {
 // the time that a sleep and a wake-up would cost on a busy machine. Longer
 // spinning takes the core from the pods where cores are few.
 const spinTime = 30 * time.Microsecond
+
+// roundsPerClock is how many rounds of looking go by between two looks at the
+// clock, which costs more than a round.
+const roundsPerClock = 16
 
 // sleepMillis bounds a sleep: AF_XDP sockets of a device that is gone never
 // report an event (net/xdp/xsk.c, xsk_poll), and flows must expire.
@@ -41,74 +52,65 @@ func (p *poller) open(mode Poll) error {
 	default:
 		return fmt.Errorf("poll mode %q: must be busy, adaptive or interrupt", mode)
 	}
-	var err error
-	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return fmt.Errorf("creating an epoll descriptor: %w", err)
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("creating an eventfd: %w", err)
 	}
-	if p.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return errors.Join(fmt.Errorf("creating an eventfd: %w", err), unix.Close(p.epoll))
-	}
-	if err := p.add(p.event); err != nil {
-		p.close()
-		return err
-	}
+	p.event = fd
+	p.add(fd)
 	return nil
 }
 
-func (p *poller) close() {
-	unix.Close(p.event)
-	unix.Close(p.epoll)
+func (p *poller) close() error {
+	return unix.Close(p.event)
 }
 
 // add watches fd for input. A negative fd is a device that cannot be waited
-// on: the worker then never sleeps longer than its housekeeping interval.
-func (p *poller) add(fd int) error {
-	if fd < 0 {
-		return nil
+// on: the worker then sees its frames when it next wakes.
+func (p *poller) add(fd int) {
+	if fd >= 0 {
+		p.fds = append(p.fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		return fmt.Errorf("watching descriptor %d: %w", fd, err)
-	}
-	return nil
 }
 
+// remove stops watching fd. Do it before fd is closed.
 func (p *poller) remove(fd int) {
-	if fd >= 0 {
-		_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) // a closed descriptor has left by itself
-	}
+	p.fds = slices.DeleteFunc(p.fds, func(f unix.PollFd) bool { return f.Fd == int32(fd) })
 }
 
 // busy notes that there were frames.
-func (p *poller) busy() { p.idleAt = time.Time{} }
+func (p *poller) busy() { p.rounds = 0 }
 
 // idle is called when no port had a frame. It sleeps when the worker has been
 // idle for long enough and no job is pending, and reports whether it slept.
 func (p *poller) idle(pending *atomic.Bool) bool {
-	now := time.Now()
-	if p.idleAt.IsZero() {
-		p.idleAt = now
-	}
-	if now.Sub(p.idleAt) < p.spin {
-		return false
+	if p.spin > 0 {
+		if p.rounds++; p.rounds%roundsPerClock != 1 {
+			return false
+		}
+		now := time.Now()
+		if p.rounds == 1 {
+			p.idleAt = now
+		}
+		if now.Sub(p.idleAt) < p.spin {
+			return false
+		}
 	}
 	p.asleep.Store(true)
 	defer p.asleep.Store(false)
 	if pending.Load() {
 		return false
 	}
-	n, err := unix.EpollWait(p.epoll, p.events[:], sleepMillis)
-	if err != nil {
-		return true // EINTR: the loop comes back
+	n, err := unix.Poll(p.fds, sleepMillis)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return false // the worker goes on without sleep rather than not at all
 	}
-	for i := range n {
-		if int(p.events[i].Fd) == p.event {
+	if n > 0 {
+		p.rounds = 0
+		if p.fds[0].Revents != 0 {
 			var count [8]byte
 			_, _ = unix.Read(p.event, count[:]) // it is there to be emptied
 		}
-	}
-	if n > 0 {
-		p.idleAt = time.Time{}
 	}
 	return true
 }

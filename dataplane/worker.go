@@ -84,8 +84,7 @@ func newWorker(e *Engine, id int) (*worker, error) {
 
 // close releases what newWorker made. The worker has ended.
 func (w *worker) close() error {
-	w.poll.close()
-	return w.pool.Close()
+	return errors.Join(w.poll.close(), w.pool.Close())
 }
 
 // run is the worker's life: bursts from every port in turn, jobs and

@@ -157,7 +157,7 @@ func (p *Programmer) vxlanAdjacency(peer *flavour.Peer) (fib.Adjacency, error) {
 	}
 	adj.Port = uplink.Port
 	if !nh.Resolved {
-		return adj, fmt.Errorf("the next hop %s does not answer on %s (%s)", nh.Via, nh.Dev, nh.State)
+		return adj, fmt.Errorf("the next hop %s does not answer on %s", nh.Via, nh.Dev)
 	}
 	adj.Rewrite, err = encap.VXLAN(encap.VXLANParams{
 		SrcMAC: nh.SrcMAC, DstMAC: nh.MAC, Src: packet.AddrFrom(local.PublicIP), Dst: remote,

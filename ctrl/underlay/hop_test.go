@@ -172,6 +172,14 @@ func TestNeighbourIsConfirmedAndKept(t *testing.T) {
 		t.Errorf("%d events though nothing changed", events)
 	}
 
+	change(t, b.node, b.dev, func(l netlink.Link) error {
+		return netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: l.Attrs().Index, State: netlink.NUD_STALE, IP: net.ParseIP("10.77.0.2"), HardwareAddr: b.peer.Attrs(t, b.pdev).HardwareAddr,
+		})
+	})
+	b.until(time.Second, "a stale neighbour", func() (bool, any) { nh := b.hop("10.77.0.2"); return nh.State == "STALE", nh })
+	b.until(time.Second, "its confirmation", func() (bool, any) { nh := b.hop("10.77.0.2"); return nh.State == "REACHABLE", nh })
+
 	del := func(l netlink.Link) error {
 		return netlink.NeighDel(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: net.ParseIP("10.77.0.2")})
 	}

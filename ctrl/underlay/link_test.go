@@ -109,6 +109,51 @@ func TestUplinkGoesAndComesBack(t *testing.T) {
 	}
 }
 
+func TestQueuesInUseAreCounted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t) // a queue for each processor is allocated, one is used
+	bridge := name("b")
+	b.node.Do(t, func() { // its driver has no channels
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, TxQLen: -1}}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w := open(t, b.node, b.dev, bridge)
+	defer w.stop(w.first)
+	for _, l := range w.Uplinks() {
+		if l.Queues != 1 {
+			t.Errorf("%s has %d queues, want 1", l.Name, l.Queues)
+		}
+	}
+}
+
+func TestLeavingABridgeIsNotBeingRemoved(t *testing.T) {
+	t.Parallel()
+	b := newBed(t).watch(brisk)
+	pod, bridge := name("h"), name("b")
+	testnet.Veth(t, b.node, pod, b.peer, name("i"))
+	b.event(LinkUp, pod)
+	change(t, b.node, pod, func(l netlink.Link) error {
+		br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, TxQLen: -1}}
+		if err := netlink.LinkAdd(br); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(l, br); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetNoMaster(l); err != nil {
+			return err
+		}
+		return netlink.LinkDel(br)
+	})
+	b.event(LinkGone, bridge)
+	if n := b.events.count(func(e Event) bool { return e.Kind == LinkGone && e.Name == pod }); n > 0 {
+		t.Error("a port that left a bridge was told to be gone")
+	}
+	change(t, b.node, pod, func(l netlink.Link) error { return netlink.LinkSetNsFd(l, int(b.peer.Handle())) })
+	b.event(LinkGone, pod) // for this namespace it is
+}
+
 func TestDefaultRouteChoosesTheUplink(t *testing.T) {
 	t.Parallel()
 	ns, other := testnet.NewNS(t), testnet.NewNS(t)

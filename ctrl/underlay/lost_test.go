@@ -89,6 +89,11 @@ func TestOverflowLosesNoEvent(t *testing.T) {
 	b.event(LinkDown, pods[1])
 	b.until(2*time.Second, "the last MTU", func() (bool, any) { l := b.w.Uplinks()[0]; return l.MTU == 1459, l })
 	b.resolved(2*time.Second, "10.77.0.2", b.peerMAC())
+	select {
+	case <-b.sub.done:
+	default:
+		t.Error("nothing was lost: the test tests nothing")
+	}
 	if n := b.events.count(func(e Event) bool { return e.Name == pods[3] }); n > 0 {
 		t.Errorf("%d events of a device that did not change", n)
 	}
@@ -134,9 +139,10 @@ func TestSlowConsumerGetsEveryDevice(t *testing.T) {
 	for idle := false; !idle; {
 		select {
 		case e := <-b.w.Events():
-			if e.Kind == Changed {
+			switch e.Kind {
+			case Changed:
 				changed++
-			} else if e.Kind == LinkGone {
+			case LinkGone:
 				seen[e.Name]++
 			}
 		case <-time.After(200 * time.Millisecond):

@@ -157,6 +157,8 @@ func (k *kernel) neighbour(key hopKey) (neighbour, error) {
 func (k *kernel) solicit(key hopKey) error {
 	_, err := k.neighRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK, netlink.NUD_NONE, netlink.NTF_USE, key)
 	switch {
+	case errors.Is(err, unix.ENODEV):
+		return nil // it has just gone; the notification is on its way
 	case errors.Is(err, unix.ENOBUFS):
 		name := "ipv4"
 		if key.addr.Is6() {
@@ -176,7 +178,8 @@ func (k *kernel) confirm(key hopKey) error {
 	// Neither REPLACE nor CREATE: the entry's flags stay, and one that has just
 	// gone does not come back empty.
 	_, err := k.neighRequest(unix.RTM_NEWNEIGH, unix.NLM_F_ACK, netlink.NUD_PROBE, 0, key)
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) { // gone, or has no address any more
+	gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) // no address to confirm
+	if err != nil && !gone {
 		return fmt.Errorf("asking the kernel to confirm %s: %w", key.addr, err)
 	}
 	return nil

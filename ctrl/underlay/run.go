@@ -34,7 +34,7 @@ type loop struct {
 	resyncAt  time.Time
 	keepAt    time.Time
 
-	complaint string // the last one logged
+	told map[string]time.Time // what was logged when, to log it rarely
 }
 
 // Run mirrors the kernel until ctx ends, then closes the sockets and returns
@@ -47,7 +47,7 @@ func (w *Watcher) run(ctx context.Context, p pace) error {
 	if w.started.Swap(true) {
 		return errors.New("the underlay is watched already, or was: make a new Watcher")
 	}
-	l := &loop{w: w, pace: p, sub: w.first, keepAt: time.Now(), resyncAt: time.Now().Add(resyncEvery)}
+	l := &loop{w: w, pace: p, sub: w.first, told: map[string]time.Time{}, keepAt: time.Now(), resyncAt: time.Now().Add(resyncEvery)}
 	w.first = nil
 	l.sub.start()
 	l.want(&l.routes)
@@ -136,7 +136,7 @@ func (l *loop) push(e Event) {
 
 // resubscribe replaces a subscription that failed, trying until ctx ends.
 func (l *loop) resubscribe(ctx context.Context, cause error) error {
-	l.w.log.Warn("kernel notifications were lost; reading everything again", "cause", cause)
+	l.complain(fmt.Errorf("notifications were lost, everything is read again: %w", cause))
 	l.sub.close()
 	for {
 		s, err := l.w.kernel.subscribe()
@@ -155,10 +155,15 @@ func (l *loop) resubscribe(ctx context.Context, cause error) error {
 	}
 }
 
-// complain logs what the kernel refused, once while it stays the same.
+// complain logs what the kernel refused; the same again after a minute only.
 func (l *loop) complain(err error) {
-	if text := err.Error(); text != l.complaint {
-		l.complaint = text
-		l.w.log.Warn("the underlay cannot be mirrored in full", "cause", fmt.Sprint(err))
+	text, now := err.Error(), time.Now()
+	if now.Sub(l.told[text]) < time.Minute {
+		return
 	}
+	if len(l.told) >= 100 { // not the same few
+		clear(l.told)
+	}
+	l.told[text] = now
+	l.w.log.Warn("trouble with the kernel's view of the network", "cause", text)
 }

@@ -43,7 +43,7 @@ func TestAddr(t *testing.T) {
 
 func TestParseMAC(t *testing.T) {
 	for s, want := range map[string]bool{
-		"0a:58:0a:01:00:02": true, "0A-58-0A-01-00-02": true: true,
+		"0a:58:0a:01:00:02": true, "0A-58-0A-01-00-02": true,
 		"": false, "0a:58:0a:01:00": false, "0a:58:0a:01:00:02:03:04": false, "gg:58:0a:01:00:02": false,
 	} {
 		m, err := packet.ParseMAC(s)
