@@ -51,11 +51,15 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 	if w.ident == 0 {
 		w.ident = 1
 	}
-	inner := encap.InnerOf(info, encap.SourcePort(hash), w.ident)
+	// Filled in place: a value built here and copied stalls on its own stores.
+	in := &w.inner
+	in.Len, in.SrcPort, in.ID = int(info.L3Len), encap.SourcePort(hash), w.ident
+	in.TOS, in.TTL = info.TOS, info.TTL
+	in.DF, in.V6 = info.Flags&packet.DF != 0, info.Flags&packet.V6 != 0
 	if adj.Rewrite.NeedsSum() {
-		inner.Sum = w.sumPacket(f, info, n)
+		in.Sum = w.sumPacket(f, info, n)
 	}
-	adj.Rewrite.Push(w.pool.Bytes(f.Addr, n), &inner)
+	adj.Rewrite.Push(w.pool.Bytes(f.Addr, n), in)
 	f.Flags = 0
 	if info.Flags&packet.Partial != 0 {
 		offset, _ := packet.ChecksumOffset(info.Proto)

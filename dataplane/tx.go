@@ -20,8 +20,13 @@ func (w *worker) enqueue(f *frame.Frame, index uint16) {
 	if q.ntx == 0 {
 		w.staged = append(w.staged, index)
 	}
-	q.tx[q.ntx] = *f
+	t := &q.tx[q.ntx]
 	q.ntx++
+	t.Addr, t.Len, t.Total = f.Addr, f.Len, f.Total
+	t.CsumStart, t.CsumOffset, t.Flags = f.CsumStart, f.CsumOffset, f.Flags
+	if f.Rest != nil || t.Rest != nil { // a pointer store costs a write barrier's check
+		t.Rest = f.Rest
+	}
 }
 
 // flush sends what the burst has staged: one Send, and so one wake-up of the

@@ -11,6 +11,7 @@ import (
 
 	"culvert/dataplane/flow"
 	"culvert/dataplane/frame"
+	"culvert/encap"
 	"culvert/fib"
 	"culvert/internal/drop"
 	"culvert/internal/packet"
@@ -37,8 +38,9 @@ type worker struct {
 	recs       [frame.BurstSize]record
 	stage      stage
 	cur        int
-	budget     int    // exceptions still answered in this burst
-	ident      uint16 // of the next outer IPv4 header
+	budget     int         // exceptions still answered in this burst
+	ident      uint16      // of the next outer IPv4 header
+	inner      encap.Inner // of the packet being rewritten
 	sum        packet.Summer
 	segmenter  packet.Segmenter
 	fragmenter packet.Fragmenter
@@ -185,21 +187,25 @@ const (
 // the next call goes on behind it.
 func (w *worker) stages() (done bool) {
 	defer w.contain()
+	frames, recs := w.burst.Frames[:w.burst.N], w.recs[:w.burst.N]
 	if w.stage == stageIngress {
-		for ; w.cur < w.burst.N; w.cur++ {
-			w.ingress(&w.burst.Frames[w.cur], &w.recs[w.cur])
+		for i := w.cur; i < len(frames); i++ {
+			w.cur = i
+			w.ingress(&frames[i], &recs[i])
 		}
 		w.stage, w.cur = stageLookup, 0
 	}
 	if w.stage == stageLookup {
-		for ; w.cur < w.burst.N; w.cur++ {
-			w.lookup(&w.recs[w.cur])
+		for i := w.cur; i < len(recs); i++ {
+			w.cur = i
+			w.lookup(&recs[i])
 		}
 		w.stage, w.cur = stageForward, 0
 	}
-	for ; w.cur < w.burst.N; w.cur++ {
-		if w.recs[w.cur].live {
-			w.forward(&w.burst.Frames[w.cur], &w.recs[w.cur])
+	for i := w.cur; i < len(frames); i++ {
+		w.cur = i
+		if recs[i].live {
+			w.forward(&frames[i], &recs[i])
 		}
 	}
 	return true
