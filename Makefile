@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench lint generate deps deps-generate deps-bench clean
+.PHONY: build test race demo bench bench-forward lint generate deps deps-generate deps-bench clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -14,20 +14,22 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env PATH="$$PATH")
 EXEC := $(if $(SUDO),-exec '$(SUDO)')
 PACKAGES ?= ./...
 TESTFLAGS ?=
+BENCHFLAGS ?=
 
 # Every program under cmd, into bin/.
 build:
 	mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-# All tests, those in namespaces of their own included.
-test: deps
-	$(GO) test -timeout 20m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+# All tests, those in namespaces of their own included. One package at a time:
+# several measure.
+test: deps deps-bench
+	$(GO) test -p 1 -timeout 20m $(EXEC) $(TESTFLAGS) $(PACKAGES)
 
 # The same under the race detector.
-race: deps
+race: deps deps-bench
 	scripts/need gcc:gcc /usr/include/stdlib.h:libc6-dev
-	$(GO) test -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
 
 # Two nodes and their pods in namespaces, traffic between them, what happened.
 demo: deps build
@@ -37,6 +39,11 @@ demo: deps build
 bench:
 	mkdir -p bench/out
 	$(GO) test -run '^$$' -bench . -benchmem $(TESTFLAGS) $(PACKAGES) | tee bench/out/go.txt
+
+# Culvert beside Open vSwitch on AF_XDP and the kernel, in turn, on this machine.
+bench-forward: deps-bench build
+	mkdir -p bench/out
+	$(GO) test -v -count=1 -timeout 30m $(EXEC) -run '^TestForwardingRate$$' ./bench -args -forward $(BENCHFLAGS)
 
 lint:
 	$(GO) mod tidy -diff

@@ -118,7 +118,7 @@ func (e *Engine) Start() {
 }
 
 // Close stops the workers, closes every device and releases the memory. Frames
-// that are on their way are lost.
+// that are on their way are given up; an error says if chunks were lost before.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -135,15 +135,11 @@ func (e *Engine) Close() error {
 		if p == nil {
 			continue
 		}
-		for _, q := range p.queues {
-			if q != nil {
-				errs = append(errs, q.dev.Close())
-			}
-		}
+		errs = append(errs, e.dropPort(p))
 		e.ports[i] = nil
 	}
 	for _, w := range e.workers {
-		errs = append(errs, w.close())
+		errs = append(errs, w.lost(), w.close())
 	}
 	if e.flows != nil {
 		errs = append(errs, e.flows.Close())

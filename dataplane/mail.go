@@ -115,6 +115,15 @@ func (w *worker) refill() {
 	}
 }
 
+// lost is an error if chunks are missing from the free list after every device
+// has given its own back: a frame was lost, which is a bug.
+func (w *worker) lost() error {
+	if free, all := w.pool.FreeChunks(), w.pool.Chunks(); free != all {
+		return fmt.Errorf("worker %d: %d of %d chunks were lost", w.id, all-free, all)
+	}
+	return nil
+}
+
 // checkLeaks reports, for tests, chunks that no one answers for while the
 // worker holds no burst.
 func (w *worker) checkLeaks() error {

@@ -15,7 +15,8 @@ import (
 // ends when it is closed or the process ends.
 type Space struct {
 	handle netns.NsHandle
-	work   chan func()
+	work   chan func() // never closed: Do may be sending
+	quit   chan struct{}
 	ended  chan struct{}
 }
 
@@ -24,7 +25,7 @@ var ErrClosed = errors.New("network namespace is closed")
 
 // NewSpace makes an empty network namespace with its loopback up.
 func NewSpace() (*Space, error) {
-	s := &Space{handle: netns.None(), work: make(chan func()), ended: make(chan struct{})}
+	s := &Space{handle: netns.None(), work: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{})}
 	ready := make(chan error)
 	go s.serve(ready)
 	if err := <-ready; err != nil {
@@ -51,8 +52,13 @@ func (s *Space) serve(ready chan<- error) {
 	if err != nil {
 		return
 	}
-	for f := range s.work {
-		f()
+	for {
+		select {
+		case f := <-s.work:
+			f()
+		case <-s.quit:
+			return
+		}
 	}
 }
 
@@ -82,7 +88,7 @@ func (s *Space) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid()
 // Close ends the namespace's thread and the processes started on it, and lets
 // the namespace go. Only its creator calls it, once, when no Do is running.
 func (s *Space) Close() error {
-	close(s.work)
+	close(s.quit)
 	<-s.ended
 	return s.handle.Close()
 }

@@ -11,5 +11,5 @@
 package xdpgen
 
 // clang and llvm-strip make the objects, which are committed: building needs neither.
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package xdpgen -target bpfel -cflags "-O2 -g -Wall -Werror" generate bpf/generate.bpf.c
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package xdpgen -target bpfel -cflags "-O2 -g -Wall -Werror" count bpf/count.bpf.c
+//go:generate go tool -modfile=../../tools/go.mod bpf2go -go-package xdpgen -target bpfel -cflags "-O2 -g -Wall -Werror" generate bpf/generate.bpf.c
+//go:generate go tool -modfile=../../tools/go.mod bpf2go -go-package xdpgen -target bpfel -cflags "-O2 -g -Wall -Werror" count bpf/count.bpf.c

@@ -119,7 +119,9 @@ func (a *Agent) release(u *uplink) error {
 		return nil
 	}
 	u.held = false
-	a.program.RemoveUplink(u.link.Index)
+	if !a.stopping { // nobody is left to be told that the peers are out of reach
+		a.program.RemoveUplink(u.link.Index)
+	}
 	return errors.Join(a.engine.RemovePort(u.port), u.attach.Close())
 }
 

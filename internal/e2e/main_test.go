@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,8 +29,16 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binDir = dir
-		build := exec.Command("go", "build", "-o", dir+"/", "../../cmd/culvertd", "../../cmd/culvert-cni", "../../cmd/culvert")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		// Every agent of these tests verifies who owns each frame, at every step.
+		os.Setenv("CULVERTD_CHECK_FRAMES", "1")
+		args := []string{"build", "-o", dir + "/"}
+		if raceBuild {
+			args = append(args, "-race")
+		}
+		build := exec.Command("go", append(args, "../../cmd/culvertd", "../../cmd/culvert-cni", "../../cmd/culvert")...)
+		if !raceBuild { // the race detector needs cgo
+			build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		}
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
 			return 1
@@ -60,6 +69,11 @@ func up(t *testing.T, opts lab.Options) *cluster {
 	}
 	c := &cluster{l, t}
 	t.Cleanup(func() {
+		for _, n := range c.Nodes {
+			if n.Kind == lab.Culvert {
+				c.stopCleanly(n)
+			}
+		}
 		if t.Failed() {
 			c.explain()
 		}
@@ -68,6 +82,26 @@ func up(t *testing.T, opts lab.Options) *cluster {
 		}
 	})
 	return c
+}
+
+// stopCleanly ends a node's agent, if it runs, and fails the test if it lost
+// frames or does not say that it is done.
+func (c *cluster) stopCleanly(n *lab.Node) {
+	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
+		c.t.Error(err)
+	}
+	log, err := os.ReadFile(n.LogFile)
+	if err != nil {
+		c.t.Error(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "msg=manifests") {
+			continue // a mistake that a test made on purpose
+		}
+		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "panic:") || strings.Contains(line, "DATA RACE") {
+			c.t.Errorf("%s: %s", n.Name, line)
+		}
+	}
 }
 
 // explain logs what the agents have to say.

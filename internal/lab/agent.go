@@ -121,10 +121,11 @@ func (l *Lab) startAgent(n *Node) error {
 	}
 	n.PID = cmd.Process.Pid
 	n.StartTime, _ = startTime(n.PID)
-	n.exited = make(chan struct{})
+	exited := make(chan struct{})
+	n.exited = exited
 	go func() {
 		_ = cmd.Wait() // its log says why it ended
-		close(n.exited)
+		close(exited)
 	}()
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,9 +89,10 @@ func TestKernelLabs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := up(t, o)
-			again, err := Load()
-			if err != nil || again.Name != l.Name || again.Nodes[1].Pods[1].Addr != l.Nodes[1].Pods[1].Addr {
-				t.Errorf("loaded %+v, %v", again, err)
+			labs, err := LoadAll()
+			at := slices.IndexFunc(labs, func(o *Lab) bool { return o.Name == l.Name })
+			if err != nil || at < 0 || labs[at].Nodes[1].Pods[1].Addr != l.Nodes[1].Pods[1].Addr {
+				t.Errorf("loaded %+v, %v", labs, err)
 			}
 			var out bytes.Buffer
 			if err := l.Demo(t.Context(), &out); err != nil {

@@ -145,7 +145,7 @@ func checkAddresses6(b []byte, l4, frag int, info *Info) drop.Reason {
 	src, dst := &info.Key.Src, &info.Key.Dst
 	nd := info.Proto == ProtoICMPv6 && frag == notFragment && len(b) > l4 && b[l4] >= ICMP6RouterSolicit && b[l4] <= ICMP6Redirect
 	switch {
-	case src[0] == 0xff, isLoopback6(src), src.Is4(), src.IsZero() && !nd:
+	case src[0] == 0xff, isLoopback6(src), src.Is4(), src.IsZero() && !nd && dst[0] != 0xff:
 		return drop.MartianSource
 	case dst[0] == 0xff && !nd:
 		return drop.Multicast

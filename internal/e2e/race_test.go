@@ -1,0 +1,9 @@
+//go:build race
+
+package e2e
+
+// raceBuild says that the tests run under the race detector: so do the agents.
+const raceBuild = true
+
+// slower is by how much to make transfers smaller.
+const slower = 10
