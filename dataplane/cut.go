@@ -72,6 +72,10 @@ func (w *worker) segment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	w.endBig(f, rec, r)
 }
 
+// minSegment is the least payload of a segment, whatever a SYN announced: Linux's
+// default of net.ipv4.tcp_min_snd_mss. Without it one frame could become 64,000.
+const minSegment = 48
+
 // segmentSize is the payload of one segment: what the receiver announced in its
 // SYN, less the options that each segment carries (RFC 6691), within the
 // egress MTU and one chunk.
@@ -80,7 +84,7 @@ func (w *worker) segmentSize(rec *record, adj *fib.Adjacency, hdrLen uint32) int
 	if rec.entry != nil {
 		if mss := int(rec.entry.MSS(rec.dir.Other())); mss != 0 {
 			options := int(rec.info.Payload-rec.info.L4) - packet.TCPLen
-			room = min(room, mss-options)
+			room = min(room, max(mss-options, minSegment))
 		}
 	}
 	return room

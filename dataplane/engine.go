@@ -36,7 +36,7 @@ type Config struct {
 	Poll         Poll // default adaptive
 	FrameSize    int  // bytes a chunk: 2048 or 4096
 	RingSize     int  // descriptors a ring, and the most a port's fill ring holds
-	Chunks       int  // chunks a worker; 0 = 8 × RingSize
+	Chunks       int  // chunks a worker; 0 = 8 × RingSize, at least minChunks
 	FlowCapacity int
 	Logger       *slog.Logger
 	// Checked verifies every change of a frame's owner and panics on a
@@ -45,6 +45,9 @@ type Config struct {
 	// Clock is the time since the engine was made; nil means the real one.
 	Clock func() time.Duration
 }
+
+// minChunks is the least memory of a worker that serves a node's 110 pods.
+const minChunks = 16384
 
 // Engine owns the workers, the ports and the flow table. Its methods are safe
 // for concurrent use; they belong to the control plane and may block for the
@@ -60,7 +63,7 @@ type Engine struct {
 	ports    [maxPorts]*port
 	next     uint16
 	retired  [numPortKinds][drop.Count]uint64 // drops of ports that are gone
-	started  bool
+	started  atomic.Bool
 	closed   bool
 	finished sync.WaitGroup
 }
@@ -81,7 +84,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("dataplane: %d workers: at least 1 is needed", cfg.Workers)
 	}
 	if cfg.Chunks == 0 {
-		cfg.Chunks = 8 * cfg.RingSize
+		cfg.Chunks = max(8*cfg.RingSize, minChunks)
 	}
 	flows, err := flow.New(cfg.FlowCapacity)
 	if err != nil {
@@ -103,10 +106,10 @@ func New(cfg Config) (*Engine, error) {
 func (e *Engine) Start() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.started || e.closed {
+	if e.started.Load() || e.closed {
 		return
 	}
-	e.started = true
+	e.started.Store(true)
 	for _, w := range e.workers {
 		e.finished.Add(1)
 		go func() {
@@ -169,38 +172,64 @@ func (e *Engine) Now() uint32 { return uint32(e.cfg.Clock() / time.Second) }
 func (e *Engine) Tables() *fib.Snapshot { return e.tables.Load() }
 
 // AddPort opens a device for each of the port's queues and hands it to the
-// worker that owns that queue. It returns the index that adjacencies name. On
-// an error nothing is left open.
+// worker that owns that queue: worker w of n owns the queues w, w+n, w+2n, ….
+// It returns the index that adjacencies name. On an error nothing is left open.
 func (e *Engine) AddPort(spec PortSpec, open func(worker, queue int) (frame.Device, error)) (uint16, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return 0, fmt.Errorf("adding port %s: the dataplane is stopped", spec.Name)
-	}
 	if spec.Queues < 1 {
 		return 0, fmt.Errorf("adding port %s: it has no queue", spec.Name)
 	}
-	index, err := e.freeIndex()
-	if err != nil {
-		return 0, fmt.Errorf("adding port %s: %w", spec.Name, err)
-	}
-	p := &port{index: index, spec: spec, queues: make([]*portQueue, len(e.workers))}
+	p := &port{spec: spec, queues: make([]*portQueue, spec.Queues)}
 	for _, a := range spec.Addrs {
 		p.addrs = append(p.addrs, packet.AddrFrom(a))
 	}
-	for w := range min(spec.Queues, len(e.workers)) {
-		dev, err := open(w, w)
+	if err := e.reserve(p); err != nil {
+		return 0, fmt.Errorf("adding port %s: %w", spec.Name, err)
+	}
+	// Opening may wait for the kernel: nobody else has to.
+	err := e.openQueues(p, open)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil && e.closed {
+		err = errors.New("the dataplane is stopped")
+	}
+	if err != nil {
+		e.ports[p.index] = nil
+		return 0, errors.Join(fmt.Errorf("adding port %s: %w", spec.Name, err), e.dropPort(p))
+	}
+	p.ready = true
+	return p.index, nil
+}
+
+// reserve gives p an index that nobody else gets meanwhile.
+func (e *Engine) reserve(p *port) (err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return errors.New("the dataplane is stopped")
+	}
+	if p.index, err = e.freeIndex(); err != nil {
+		return err
+	}
+	e.ports[p.index] = p
+	return nil
+}
+
+// openQueues opens and starts the port's devices. It leaves those that it got to
+// in p.queues.
+func (e *Engine) openQueues(p *port, open func(worker, queue int) (frame.Device, error)) error {
+	for queue := range p.queues {
+		id := queue % len(e.workers)
+		dev, err := open(id, queue)
 		if err != nil {
-			return 0, errors.Join(fmt.Errorf("adding port %s: queue %d: %w", spec.Name, w, err), e.dropPort(p))
+			return fmt.Errorf("queue %d: %w", queue, err)
 		}
-		q := &portQueue{port: p, dev: dev}
-		p.queues[w] = q
-		if err := e.workers[w].attach(q); err != nil {
-			return 0, errors.Join(fmt.Errorf("adding port %s: starting queue %d: %w", spec.Name, w, err), e.dropPort(p))
+		q := &portQueue{port: p, dev: dev, worker: e.workers[id]}
+		p.queues[queue] = q
+		if err := q.worker.attach(q); err != nil {
+			return fmt.Errorf("starting queue %d: %w", queue, err)
 		}
 	}
-	e.ports[index] = p
-	return index, nil
+	return nil
 }
 
 // freeIndex finds an unused port index, the one longest unused. e.mu is held.
@@ -223,7 +252,7 @@ func (e *Engine) RemovePort(index uint16) error {
 	if e.closed {
 		return nil
 	}
-	if index >= maxPorts || e.ports[index] == nil {
+	if index >= maxPorts || e.ports[index] == nil || !e.ports[index].ready {
 		return fmt.Errorf("removing port %d: there is no such port", index)
 	}
 	p := e.ports[index]
@@ -237,14 +266,13 @@ func (e *Engine) RemovePort(index uint16) error {
 // dropPort detaches and closes the queues that the port has. e.mu is held.
 func (e *Engine) dropPort(p *port) error {
 	var errs []error
-	for id, q := range p.queues {
+	for _, q := range p.queues {
 		if q == nil {
 			continue
 		}
-		w := e.workers[id]
-		w.detach(q)
+		q.worker.detach(q)
 		errs = append(errs, q.dev.Close())
-		w.reclaim(q)
+		q.worker.reclaim(q)
 		for r := range q.counters.drops {
 			e.retired[p.spec.Kind][r] += q.counters.drops[r].Load()
 		}

@@ -57,9 +57,13 @@ func (w *worker) ingressPod(f *frame.Frame, rec *record) {
 		w.answerARP(f, rec)
 		return
 	}
+	// Neighbour discovery is of the link: to the group, or to the gateway's MAC
+	// when the pod probes whether it is still there (RFC 4861 7.3).
+	if rec.info.Proto == packet.ProtoICMPv6 && w.answerND(f, rec) {
+		return
+	}
 	if dst := eth.Dst(); dst != spec.MAC {
 		switch {
-		case w.answerND(f, rec):
 		case dst.IsGroup():
 			w.discard(f, rec, drop.Multicast)
 		default:

@@ -54,13 +54,19 @@ func (w *worker) takeMail() (end bool) {
 func (w *worker) attach(q *portQueue) (err error) {
 	w.do(func() {
 		q.owner = w.pool.NewOwner()
-		if err = q.dev.Start(q.owner, w.fillTarget(len(w.active)+1)); err != nil {
+		first := minFill
+		if q.port.spec.Kind == PortUplink {
+			first = w.fillMost(len(w.active) + 1)
+		}
+		if err = q.dev.Start(q.owner, first); err != nil {
 			return
 		}
 		w.poll.add(q.dev.FD())
 		w.active = append(w.active, q)
-		w.ports[q.port.index] = q
-		w.refill()
+		if w.ports[q.port.index] == nil {
+			w.ports[q.port.index] = q
+		}
+		w.shareFill()
 	})
 	return err
 }
@@ -80,7 +86,7 @@ func (w *worker) detach(q *portQueue) {
 			w.ports[q.port.index] = nil
 		}
 		q.publish()
-		w.refill()
+		w.shareFill()
 	})
 }
 
@@ -94,24 +100,21 @@ func (w *worker) reclaim(q *portQueue) {
 	})
 }
 
-// fillTarget shares half of the worker's memory among its queues for
-// receiving; the other half is for frames on their way and in transmit rings.
-func (w *worker) fillTarget(queues int) int {
+// fillMost is the most chunks that each of so many queues may hold for receiving:
+// half of the memory shared out, as far as a ring goes.
+func (w *worker) fillMost(queues int) int {
 	return max(minFill, min(w.eng.cfg.RingSize, w.pool.Chunks()/(2*queues)))
 }
 
-// minFill is the least number of chunks a queue may hold for receiving: one
-// 64 KB frame and a burst of small ones.
+// minFill is the number of chunks a pod's queue begins with, and always may hold:
+// a few 64 KB frames and a burst of small ones.
 const minFill = 96
 
-// refill shares the memory anew after a queue came or went.
-func (w *worker) refill() {
-	if len(w.active) == 0 {
-		return
-	}
-	target := w.fillTarget(len(w.active))
+// shareFill shares the memory anew after a queue came or went.
+func (w *worker) shareFill() {
+	most := w.fillMost(max(len(w.active), 1))
 	for _, q := range w.active {
-		q.dev.SetFill(target)
+		q.dev.SetFill(most)
 	}
 }
 

@@ -41,7 +41,9 @@ type PortSpec struct {
 	// pod's MTU, or for an uplink the underlay's. A larger TCP packet is a
 	// GSO frame.
 	MTU int
-	// Queues is the number of queues; worker w owns queue w.
+	// Queues is the number of queues. Worker w of n owns the queues w, w+n, …
+	// and sends on the first of them: a port needs as many queues as there
+	// are workers.
 	Queues  int
 	XDPMode string // native, generic, or empty where XDP is not used
 }
@@ -51,7 +53,8 @@ type port struct {
 	index  uint16
 	spec   PortSpec
 	addrs  []packet.Addr // spec.Addrs as the parser sees addresses
-	queues []*portQueue  // by worker; nil where the worker has no queue of it
+	queues []*portQueue  // by number
+	ready  bool          // all queues are open; under Engine.mu
 }
 
 // hasAddr reports whether a is one of the pod's own addresses. Pods have one
@@ -71,9 +74,10 @@ func (p *port) isPod() bool { return p.spec.Kind == PortVeth || p.spec.Kind == P
 // portQueue is one worker's queue of a port. Everything in it but the
 // counters belongs to that worker.
 type portQueue struct {
-	port  *port
-	dev   frame.Device
-	owner frame.Owner
+	port   *port
+	worker *worker
+	dev    frame.Device
+	owner  frame.Owner
 
 	// ntx frames wait in tx for the next flush.
 	ntx int

@@ -63,7 +63,7 @@ func (e *Engine) Ports() []PortStats {
 	defer e.mu.Unlock()
 	var all []PortStats
 	for _, p := range e.ports {
-		if p == nil {
+		if p == nil || !p.ready {
 			continue
 		}
 		s := PortStats{Index: p.index, Spec: p.spec}
@@ -96,7 +96,7 @@ func (e *Engine) Drops() []DropCount {
 	defer e.mu.Unlock()
 	var all []DropCount
 	for _, p := range e.ports {
-		if p == nil {
+		if p == nil || !p.ready {
 			continue
 		}
 		var sums [drop.Count]uint64
@@ -135,12 +135,10 @@ const stuckAfter = 5 * time.Second
 
 // Healthy names a worker that makes no progress, nil if all do.
 func (e *Engine) Healthy() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.started || e.closed {
+	if !e.started.Load() {
 		return nil
 	}
-	for _, w := range e.workers {
+	for _, w := range e.workers { // no lock: who holds it may wait for the stuck worker
 		if silent := time.Since(w.started) - time.Duration(w.gauges.beat.Load()); silent > stuckAfter {
 			return fmt.Errorf("worker %d has not finished a round for %v", w.id, silent.Round(time.Second))
 		}

@@ -62,7 +62,7 @@ func (e *Engine) portFor(name string, src packet.Addr) (*port, error) {
 	defer e.mu.Unlock()
 	for _, p := range e.ports {
 		switch {
-		case p == nil:
+		case p == nil || !p.ready:
 		case name != "" && p.spec.Name == name:
 			if !p.isPod() {
 				return nil, fmt.Errorf("port %s is an %s: name a pod's port", name, p.spec.Kind)
@@ -160,7 +160,7 @@ func (e *Engine) traceEgress(t *Trace, in *port, rec *record, adj *fib.Adjacency
 func (e *Engine) portName(index uint16) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if index < maxPorts && e.ports[index] != nil {
+	if index < maxPorts && e.ports[index] != nil && e.ports[index].ready {
 		return e.ports[index].spec.Name
 	}
 	return ""

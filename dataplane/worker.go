@@ -49,7 +49,10 @@ type worker struct {
 	started   time.Time
 	lastTick  time.Duration
 	busySince time.Duration
-	busy      time.Duration // since lastTick
+	busy      time.Duration // since windowAt
+	windowAt  time.Duration
+	panicAt   time.Time // when a panic was last logged
+	panics    int       // since then
 
 	mail struct {
 		sync.Mutex
@@ -71,12 +74,17 @@ type gauges struct {
 	bursts       [burstBuckets]atomic.Uint64
 }
 
+// reserveShare is the part of a worker's memory, one in so many, that ports do not
+// get to receive into.
+const reserveShare = 8
+
 func newWorker(e *Engine, id int) (*worker, error) {
 	pool, err := frame.NewPool(e.cfg.Chunks, e.cfg.FrameSize, e.cfg.Checked)
 	if err != nil {
 		return nil, err
 	}
 	w := &worker{id: id, eng: e, pool: pool, flows: e.flows, ident: 1, started: time.Now()}
+	pool.SetReserve(pool.Chunks() / reserveShare)
 	if err := w.poll.open(e.cfg.Poll); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
@@ -112,6 +120,7 @@ func (w *worker) run() {
 		w.flows.Offline(w.id)
 		if w.poll.idle(&w.mail.pending) {
 			bump(&w.gauges.sleeps, 1)
+			w.busySince = time.Since(w.started) // sleep is no work
 		}
 	}
 	w.flows.Offline(w.id)
@@ -134,6 +143,9 @@ const tickEvery = 100 * time.Millisecond
 // sweepPerTick bounds the flow entries looked at in one tick.
 const sweepPerTick = 4096
 
+// busyWindow is what the busy ratio speaks of.
+const busyWindow = time.Second
+
 // tick keeps the clock, the busy ratio, and the expiry of flows.
 func (w *worker) tick(busy bool) {
 	now := time.Since(w.started)
@@ -144,10 +156,13 @@ func (w *worker) tick(busy bool) {
 	if now-w.lastTick < tickEvery {
 		return
 	}
+	w.lastTick = now
 	w.gauges.beat.Store(int64(now))
-	w.gauges.busyPermille.Store(uint32(1000 * w.busy / (now - w.lastTick)))
 	w.gauges.freeFrames.Store(uint32(w.pool.FreeChunks()))
-	w.busy, w.lastTick = 0, now
+	if window := now - w.windowAt; window >= busyWindow {
+		w.gauges.busyPermille.Store(uint32(1000 * w.busy / window))
+		w.busy, w.windowAt = 0, now
+	}
 	w.now = w.eng.Now()
 	if w.id == 0 {
 		w.flows.Sweep(w.now, sweepPerTick)
@@ -212,7 +227,7 @@ func (w *worker) stages() (done bool) {
 }
 
 // contain turns a panic into the loss of one frame, counted as drop.Bug and
-// reported with the frame's first bytes.
+// reported, once a second at most, with the frame's first bytes.
 func (w *worker) contain() {
 	cause := recover()
 	if cause == nil {
@@ -222,9 +237,12 @@ func (w *worker) contain() {
 	if w.eng.cfg.Checked {
 		panic(fmt.Sprintf("%v\n%s", cause, debug.Stack()))
 	}
-	w.eng.log.Error("a frame made the dataplane panic; it was dropped",
-		"port", w.in.port.spec.Name, "cause", fmt.Sprint(cause), "stage", int(w.stage),
-		"frame", fmt.Sprintf("%x", w.pool.Bytes(f.Addr, min(f.Len, 256))), "stack", string(debug.Stack()))
+	if w.panics++; time.Since(w.panicAt) > time.Second {
+		w.eng.log.Error("a frame made the dataplane panic; it was dropped", "count", w.panics,
+			"port", w.in.port.spec.Name, "cause", fmt.Sprint(cause), "stage", int(w.stage),
+			"frame", fmt.Sprintf("%x", w.pool.Bytes(f.Addr, min(f.Len, 256))), "stack", string(debug.Stack()))
+		w.panics, w.panicAt = 0, time.Now()
+	}
 	if rec.live {
 		w.discard(f, rec, drop.Bug)
 	} else {

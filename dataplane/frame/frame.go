@@ -117,11 +117,11 @@ type DeviceStats struct {
 // Device is one queue of one port as the worker that owns it sees it. After
 // Start, every method but Stats belongs to that worker's goroutine.
 type Device interface {
-	// Start gives the device its owner tag and its first free frames. The
-	// device may take at most fill frames from the pool at any time for
-	// receiving; SetFill changes that.
+	// Start gives the device its owner tag and its first fill free frames to
+	// receive into. A device that runs out of them faster than it gets them
+	// back takes more, up to what SetFill allows.
 	Start(owner Owner, fill int) error
-	SetFill(fill int)
+	SetFill(most int)
 
 	// Recv adds received frames to b as long as it has room, refills the
 	// device with free frames and takes completed ones back. It never blocks.

@@ -36,6 +36,7 @@ type Pool struct {
 	free      []uint32 // stack of chunk numbers
 	owner     []Owner  // by chunk number
 	devices   []bool   // by owner tag - firstDevice: in use
+	reserve   int    // chunks that AllocSpare leaves
 	checked   bool
 }
 
@@ -119,6 +120,19 @@ func (p *Pool) Alloc() (addr uint64, ok bool) {
 	}
 	p.owner[c] = OwnerWorker
 	return uint64(c)<<p.shift + Headroom, true
+}
+
+// SetReserve sets how many free chunks AllocSpare leaves for frames that the
+// worker builds itself.
+func (p *Pool) SetReserve(chunks int) { p.reserve = chunks }
+
+// AllocSpare is Alloc for chunks to receive into: it stops at the reserve, so that
+// idle ports cannot take what answers, segments and fragments are made in.
+func (p *Pool) AllocSpare() (addr uint64, ok bool) {
+	if len(p.free) <= p.reserve {
+		return 0, false
+	}
+	return p.Alloc()
 }
 
 // Free gives the worker's chunk that holds addr back to the free list.

@@ -153,7 +153,8 @@ func TestRecvForeignChunk(t *testing.T) {
 	k.allAccounted(t)
 }
 
-// A limit that is lowered is reached by traffic; one that is raised at once.
+// A limit that is lowered is reached by traffic, and one that is raised by bursts
+// that take more than half of what is posted.
 func TestSetFill(t *testing.T) {
 	k := newFake(t, 32, true)
 	var b frame.Burst
@@ -165,7 +166,17 @@ func TestSetFill(t *testing.T) {
 	k.recv(&b)
 	k.allAccounted(t)
 	k.SetFill(1000)
+	k.deliver(1, true)
 	k.recv(&b)
+	if k.posted != 10 {
+		t.Errorf("%d chunks posted after a single frame, want 10", k.posted)
+	}
+	for range 10 {
+		for range min(k.posted, 24) { // the receive ring holds 32
+			k.deliver(1, true)
+		}
+		k.recv(&b)
+	}
 	if k.posted != k.fill.size {
 		t.Errorf("%d chunks posted, want the ring's %d", k.posted, k.fill.size)
 	}

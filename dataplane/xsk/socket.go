@@ -33,6 +33,7 @@ type Socket struct {
 	pool     *frame.Pool
 	owner    frame.Owner
 	limit    uint32 // the most chunks to have given for receiving
+	most     uint32 // what limit may grow to
 	posted   uint32 // chunks given for receiving that have not come back
 	inflight uint32 // descriptors given for sending that have not come back
 
@@ -95,18 +96,29 @@ func (s *Socket) State() State { return State(s.state.Load()) }
 func (s *Socket) Start(owner frame.Owner, fill int) error {
 	s.owner = owner
 	s.SetFill(fill)
+	s.limit = s.most
 	s.refill()
 	if s.posted == 0 && s.limit > 0 {
-		return fmt.Errorf("xsk: %s queue %d: the worker has no free frame to receive into: "+
-			"raise the number of frames or lower the number of ports", s.name, s.queue)
+		return fmt.Errorf("xsk: %s queue %d: the worker has no free frame left to receive into: "+
+			"raise xdp.ringSize, or the number of workers", s.name, s.queue)
 	}
 	return nil
 }
 
-// SetFill changes how many chunks the socket may hold for receiving, at most
-// the fill ring's size. Chunks above a lowered limit come back with traffic.
-func (s *Socket) SetFill(fill int) {
-	s.limit = uint32(min(max(fill, 0), int(s.fill.size)))
+// SetFill implements frame.Device: the most chunks that the socket may hold for
+// receiving, at most the fill ring's size. Chunks above a lowered limit come back
+// with traffic.
+func (s *Socket) SetFill(most int) {
+	s.most = uint32(min(max(most, 0), int(s.fill.size)))
+	s.limit = min(s.limit, s.most)
+}
+
+// grow doubles what the socket holds for receiving when a burst took more than
+// half of it.
+func (s *Socket) grow() {
+	if s.posted < s.limit/2 && s.limit < s.most {
+		s.limit = min(2*s.limit, s.most)
+	}
 }
 
 // Sending implements frame.Device: the kernel refused frames for now (EAGAIN:
@@ -123,6 +135,7 @@ func (s *Socket) Recv(b *frame.Burst) int {
 		}
 	}
 	n := s.receive(b)
+	s.grow()
 	s.refill()
 	return n
 }
@@ -215,7 +228,7 @@ func (s *Socket) refill() {
 func (s *Socket) post(n uint32) {
 	given := uint32(0)
 	for ; given < n; given++ {
-		addr, ok := s.pool.Alloc()
+		addr, ok := s.pool.AllocSpare()
 		if !ok {
 			break
 		}

@@ -194,3 +194,22 @@ func TestManifestEdits(t *testing.T) {
 		t.Error("still stale after the file was mended")
 	}
 }
+
+// A node full of pods leaves every one of them memory to receive into, and the
+// worker some for itself.
+func TestHundredPods(t *testing.T) {
+	c := up(t, lab.Options{Nodes: 1, Pods: 100})
+	n := c.Nodes[0]
+	first, last := n.Pods[0], n.Pods[99]
+	must(t, first.Netns, "ping", "-n", "-c", "3", "-i", "0.05", "-W", "2", last.Addr.String())
+	transfer(t, last.Netns, first.Netns, first.Addr.String(), 8, bulk/20)
+	s := culvertJSON[api.Status](t, n, "status")
+	if s.Pods != 100 {
+		t.Errorf("%d pods", s.Pods)
+	}
+	for _, w := range s.Workers {
+		if w.Frames.Free < w.Frames.Total/16 {
+			t.Errorf("worker %d has %d of %d frames free", w.ID, w.Frames.Free, w.Frames.Total)
+		}
+	}
+}
