@@ -154,7 +154,7 @@ func TestRecvForeignChunk(t *testing.T) {
 }
 
 // A limit that is lowered is reached by traffic, and one that is raised by bursts
-// that take more than half of what is posted.
+// of which more than a quarter of what is posted waits.
 func TestSetFill(t *testing.T) {
 	k := newFake(t, 32, true)
 	var b frame.Burst

@@ -34,7 +34,6 @@ type Socket struct {
 	owner    frame.Owner
 	limit    uint32 // the most chunks to have given for receiving
 	most     uint32 // what limit may grow to
-	chains   bool   // frames of several chunks were received
 	posted   uint32 // chunks given for receiving that have not come back
 	inflight uint32 // descriptors given for sending that have not come back
 
@@ -98,9 +97,6 @@ func (s *Socket) Start(owner frame.Owner, fill int) error {
 	s.owner = owner
 	s.SetFill(fill)
 	s.limit = s.most
-	if !s.class.zeroCopy {
-		s.limit = min(s.limit, smallFill)
-	}
 	s.refill()
 	if s.posted == 0 && s.limit > 0 {
 		return fmt.Errorf("xsk: %s queue %d: the worker has no free frame left to receive into: "+
@@ -117,20 +113,12 @@ func (s *Socket) SetFill(most int) {
 	s.limit = min(s.limit, s.most)
 }
 
-// smallFill is the most chunks that a socket holds in copy mode for frames of one
-// chunk each: a millisecond's worth at the rate that a worker handles. More
-// would only have the frames wait longer, in memory that has left the cache.
-const smallFill = 512
-
-// grow doubles what the socket holds for receiving when more than half of it was
-// waiting to be received.
+// grow doubles what the socket holds for receiving when more than a quarter of
+// it was waiting to be received: a peer's worker sends a 64 KB packet as 46 frames,
+// and a burst of such packets at once.
 func (s *Socket) grow(waiting uint32) {
-	most := s.most
-	if !s.chains && !s.class.zeroCopy {
-		most = min(most, smallFill)
-	}
-	if waiting > s.limit/2 && s.limit < most {
-		s.limit = min(2*s.limit, most)
+	if waiting > s.limit/4 && s.limit < s.most {
+		s.limit = min(2*s.limit, s.most)
 	}
 }
 
@@ -161,7 +149,6 @@ func (s *Socket) receive(b *frame.Burst, ready uint32) int {
 		d := s.rx.at(used)
 		segments := uint32(1)
 		if d.Options&unix.XDP_PKT_CONTD != 0 {
-			s.chains = true
 			if segments = s.rx.chain(used, ready); segments == 0 {
 				segments = s.unfinished(used, ready)
 				used += segments
