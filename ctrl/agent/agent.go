@@ -47,7 +47,10 @@ type Agent struct {
 	source   *source.Dir
 	metrics  *metrics.Metrics
 
+	// The locks are taken in this order. holding may be held for seconds; mu
+	// never while waiting, for status, metrics and probes need it.
 	applying sync.Mutex // one set of objects at a time
+	holding  sync.Mutex // one change of the uplinks at a time
 
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name
@@ -57,6 +60,8 @@ type Agent struct {
 	problems []string // what is wrong at the source
 	stale    bool
 	mode     string // what the objects looked like last, if not what runs
+	foreign  string // what is wrong with the node's address, if anything
+	restored bool   // the pods of before were brought back
 	stopping bool
 }
 
@@ -113,7 +118,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if err != nil {
 		return err
 	}
-	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour")
+	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods")
 	a.program.Synced = a.metrics.Synced
 	return nil
 }
@@ -170,6 +175,9 @@ func (a *Agent) measureMTU() {
 
 // readyForPods says why a pod cannot be added yet.
 func (a *Agent) readyForPods() error {
+	if !a.isRestored() {
+		return errRestoring
+	}
 	if n := a.program.Desired().Local; n == nil || len(n.PodCIDRs) == 0 {
 		return fmt.Errorf("node %s has no pod CIDR yet: its Node object with spec.podCIDRs has not been read from %s", a.cfg.Node, a.cfg.Source)
 	}

@@ -37,10 +37,11 @@ func (a *Agent) Attach(rec pods.Record) (err error) {
 	if err != nil {
 		return err
 	}
-	sockets, open := a.opener(ifindex, rec.HostName)
+	queues := max(rec.Queues, 1) // what the link was made with, which may not be the workers' number
+	sockets, open := a.opener(ifindex, rec.HostName, queues)
 	index, err := a.engine.AddPort(dataplane.PortSpec{
 		Name: rec.HostName, Kind: dataplane.PortVeth, Ifindex: ifindex, MAC: dataplane.GatewayMAC, PeerMAC: mac,
-		Addrs: rec.Addrs, MTU: rec.MTU, Queues: len(a.umems), XDPMode: string(at.Mode()),
+		Addrs: rec.Addrs, MTU: rec.MTU, Queues: queues, XDPMode: string(at.Mode()),
 	}, open)
 	if err != nil {
 		return errors.Join(err, at.Close())

@@ -6,6 +6,7 @@ import (
 
 	"culvert/ctrl/api"
 	"culvert/ctrl/flavour"
+	"culvert/ctrl/pods"
 	"culvert/dataplane"
 	"culvert/fib"
 )
@@ -64,6 +65,12 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 		}
 		if have := a.uplinks[l.Name]; have != nil && have.held {
 			u.XDPMode = string(have.attach.Mode())
+			if have.deaf != nil {
+				s.Reasons = append(s.Reasons, fmt.Sprintf("uplink %s does not know the node's address: %v", l.Name, have.deaf))
+			}
+			if n := len(a.umems); l.Queues < n {
+				s.Degraded = append(s.Degraded, fmt.Sprintf("uplink %s: "+tooFewQueues+"; add queues with 'ethtool -L', or restart culvertd", l.Name, l.Queues, n))
+			}
 		} else {
 			why := "it has not been tried yet"
 			if have != nil && have.err != nil {
@@ -79,8 +86,15 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 // wrong although it does.
 func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	a.mu.Lock()
-	read := a.objects != nil
+	read, restored, foreign := a.objects != nil, a.restored, a.foreign
 	a.mu.Unlock()
+	if !restored {
+		s.Reasons = append(s.Reasons, errRestoring.Error())
+	}
+	if foreign != "" {
+		s.Degraded = append(s.Degraded, foreign)
+	}
+	s.Degraded = append(s.Degraded, podProblems(a.pods.List(), len(a.umems))...)
 	switch {
 	case !read:
 		s.Reasons = append(s.Reasons, fmt.Sprintf("no objects have been read from %s yet", a.cfg.Source))
@@ -92,6 +106,24 @@ func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	for _, c := range d.Conflicts {
 		s.Degraded = append(s.Degraded, c.String())
 	}
+}
+
+// tooFewQueues is what becomes of traffic when there are fewer queues than workers.
+const tooFewQueues = "%d queues for %d workers: what the others have for it is dropped"
+
+// podProblems says what is wrong with the pods that there are, for the number of
+// workers that there is now.
+func podProblems(recs []pods.Record, workers int) (lines []string) {
+	for i := range recs {
+		rec := &recs[i]
+		switch {
+		case rec.State == pods.StateDetached && rec.Cause != "":
+			lines = append(lines, fmt.Sprintf("pod %s is detached: %s", rec.Name(), rec.Cause))
+		case rec.State == pods.StateReady && rec.Queues < workers:
+			lines = append(lines, fmt.Sprintf("pod %s: "+tooFewQueues+"; recreate it", rec.Name(), rec.Queues, workers))
+		}
+	}
+	return lines
 }
 
 // Healthy implements apiserver.Health: every worker still takes its turns.

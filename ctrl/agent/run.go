@@ -34,29 +34,59 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return errors.Join(a.cfg.Errorf("listen", "%v; choose another HOST:PORT", err), socket.Close())
 	}
 	a.engine.Start()
-	a.measureMTU()
-	a.holdUplinks()
-	if err := a.uplinkErrors(); err != nil {
-		return errors.Join(err, socket.Close(), ops.Close())
-	}
-	if err := a.pods.Restore(ctx); err != nil {
-		a.log.Error("not every pod could be brought back", "cause", err)
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
-	g.Go(func() error { return a.followUnderlay(ctx) })
-	g.Go(func() error { return named("source", a.source.Run(ctx, a.apply, a.report)) })
+	// Served from the start: who asks while pods are brought back hears just that.
 	g.Go(func() error { return named("socket", apiserver.Serve(ctx, socket, apiserver.Handler(a), a.log)) })
 	g.Go(func() error {
 		return named("listen", apiserver.Serve(ctx, ops, apiserver.OpsHandler(a, a.metrics.Handler()), a.log))
 	})
-	a.pods.Drain()
-	a.log.Info("culvertd is up", "node", a.cfg.Node, "workers", a.engine.Workers(), "socket", a.cfg.Socket, "listen", ops.Addr().String())
+	g.Go(func() error {
+		if err := a.begin(ctx); err != nil {
+			return err
+		}
+		g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
+		g.Go(func() error { return a.followUnderlay(ctx) })
+		g.Go(func() error { return a.followPods(ctx) })
+		g.Go(func() error { return named("source", a.source.Run(ctx, a.apply, a.report)) })
+		a.log.Info("culvertd is up", "node", a.cfg.Node, "workers", a.engine.Workers(), "socket", a.cfg.Socket, "listen", ops.Addr().String())
+		return nil
+	})
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// begin takes the uplinks and brings the node's pods back.
+func (a *Agent) begin(ctx context.Context) error {
+	a.measureMTU()
+	a.holdUplinks()
+	if err := a.uplinkErrors(); err != nil {
+		return err
+	}
+	err := a.pods.Restore(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		a.log.Error("not every pod could be brought back", "cause", err)
+		a.metrics.SyncError("pods")
+	}
+	a.mu.Lock()
+	a.restored = true
+	a.mu.Unlock()
+	a.pods.Drain() // what was left until the socket answered
+	return nil
+}
+
+// errRestoring is why CNI is refused at first.
+var errRestoring = errors.New("the pods of this node are being brought back")
+
+func (a *Agent) isRestored() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.restored
 }
 
 // named says which part failed. A part that ended because it was told to has not.
@@ -76,11 +106,11 @@ func (a *Agent) stop() error {
 	for _, rec := range a.pods.List() {
 		errs = append(errs, a.Detach(rec))
 	}
-	a.mu.Lock()
-	for _, u := range a.uplinks {
+	a.holding.Lock()
+	defer a.holding.Unlock()
+	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
-	a.mu.Unlock()
 	return errors.Join(append(errs, a.engine.Close())...)
 }
 
@@ -88,15 +118,23 @@ func (a *Agent) stop() error {
 func (a *Agent) apply(objects *source.Objects) {
 	a.applying.Lock()
 	defer a.applying.Unlock()
+	a.applyLocked(objects)
+}
+
+// applyLocked is apply with a.applying held.
+func (a *Agent) applyLocked(objects *source.Objects) {
 	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
-	a.localize(d)
+	foreign := a.localize(d)
 	a.logChanges(a.program.Desired(), d)
 	if mode := flavour.Detect(objects); mode != d.Mode && a.mode != mode {
 		a.mode = mode
 		a.log.Warn("the objects look like a cluster of another network; this version runs it in native mode", "looks", mode)
 	}
 	a.mu.Lock()
-	a.objects = objects
+	if foreign != "" && foreign != a.foreign {
+		a.log.Warn("the node's address is replaced", "cause", foreign)
+	}
+	a.objects, a.foreign = objects, foreign
 	a.mu.Unlock()
 	peers := make([]netip.Addr, 0, len(d.Peers))
 	for i := range d.Peers {
@@ -110,31 +148,50 @@ func (a *Agent) apply(objects *source.Objects) {
 			a.metrics.SyncError("flavour")
 		}
 	}
-	a.steer(d)
+	a.steer(true)
 }
 
-// localize replaces the node's public address by the uplink's where the node does
-// not have it: behind NAT, peers send to the one and packets arrive at the other.
-func (a *Agent) localize(d *flavour.Desired) {
+// localize replaces the node's public address by the uplink's where no device of
+// the node has it: behind NAT, peers send to the one and packets arrive at the
+// other. It says so, since a mistyped address looks the same.
+func (a *Agent) localize(d *flavour.Desired) (foreign string) {
 	if d.Local == nil || !d.Local.PublicIP.IsValid() {
-		return
+		return ""
 	}
-	var first netip.Addr
-	for _, l := range a.underlay.Uplinks() {
-		for _, p := range l.Addrs {
-			if p.Addr() == d.Local.PublicIP {
-				return
-			}
-			if !first.IsValid() && p.Addr().Is4() == d.Local.PublicIP.Is4() && !p.Addr().IsLinkLocalUnicast() {
-				first = p.Addr()
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return "" // nothing is known against it
+	}
+	addr, uplink := uplinkAddr(d.Local.PublicIP, own, a.underlay.Uplinks())
+	if !addr.IsValid() {
+		return ""
+	}
+	foreign = fmt.Sprintf("no device of this node has the address %s of Node %s: %s of uplink %s stands in for it",
+		d.Local.PublicIP, d.Local.Name, addr, uplink)
+	local := *d.Local
+	local.PublicIP = addr
+	d.Local = &local
+	return foreign
+}
+
+// uplinkAddr is the uplinks' address that stands in for one that is not among
+// own, the node's addresses on any device; none if it is, or there is none.
+func uplinkAddr(public netip.Addr, own []net.Addr, uplinks []underlay.Link) (netip.Addr, string) {
+	for _, o := range own {
+		if n, ok := o.(*net.IPNet); ok {
+			if have, _ := netip.AddrFromSlice(n.IP); have.Unmap() == public {
+				return netip.Addr{}, ""
 			}
 		}
 	}
-	if first.IsValid() {
-		local := *d.Local
-		local.PublicIP = first
-		d.Local = &local
+	for _, l := range uplinks {
+		for _, p := range l.Addrs {
+			if p.Addr().Is4() == public.Is4() && !p.Addr().IsLinkLocalUnicast() {
+				return p.Addr(), l.Name
+			}
+		}
 	}
+	return netip.Addr{}, ""
 }
 
 // logChanges tells what of the desired state is new: the node itself and what
@@ -174,6 +231,8 @@ func (a *Agent) report(problems []error) {
 // followAddress reads the objects again when the node's own address came to an
 // uplink, or left it, after they were read.
 func (a *Agent) followAddress() {
+	a.applying.Lock()
+	defer a.applying.Unlock()
 	a.mu.Lock()
 	objects := a.objects
 	a.mu.Unlock()
@@ -184,15 +243,18 @@ func (a *Agent) followAddress() {
 	a.localize(d)
 	was := a.program.Desired().Local
 	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP {
-		a.apply(objects)
+		a.applyLocked(objects)
 	}
 }
 
 // followUnderlay keeps ports and tables in step with the kernel's devices and
-// neighbours.
+// neighbours. Events of the pods' devices, which come by the hundred, cost
+// nothing but a look at whose they are.
 func (a *Agent) followUnderlay(ctx context.Context) error {
 	resync := time.NewTicker(resyncEvery)
 	defer resync.Stop()
+	again := time.NewTimer(holdAgain) // for uplinks that could not be taken
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -201,11 +263,48 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 			if e.Kind == underlay.LinkGone {
 				a.linkGone(e.Ifindex)
 			}
+			if e.Kind != underlay.Changed { // which follows when it was an uplink
+				continue
+			}
+		case <-again.C:
+			if a.holdUplinks() {
+				again.Reset(holdAgain)
+			}
+			continue
 		case <-resync.C:
+			a.steer(false)
 		}
 		a.measureMTU()
-		a.holdUplinks()
+		if a.holdUplinks() {
+			again.Reset(holdAgain)
+		}
 		a.program.UnderlayChanged()
 		a.followAddress()
+	}
+}
+
+// followPods tries again, now and then, to attach the pods that could not be
+// attached when they were brought back. It may wait for the kernel, pod by pod,
+// and nothing else has to.
+func (a *Agent) followPods(ctx context.Context) error {
+	resync := time.NewTicker(resyncEvery)
+	defer resync.Stop()
+	told := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-resync.C:
+		}
+		err := a.pods.Retry(ctx)
+		if err == nil {
+			told = ""
+			continue
+		}
+		a.metrics.SyncError("pods")
+		if told != err.Error() {
+			told = err.Error()
+			a.log.Warn("pods are still detached", "cause", told)
+		}
 	}
 }

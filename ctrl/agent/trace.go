@@ -16,8 +16,16 @@ import (
 	"culvert/internal/packet"
 )
 
-// CNI implements apiserver.Backend.
+// CNI implements apiserver.Backend. Before the pods of before are known, a DEL
+// would find nothing to undo and an ADD might take what is somebody's.
 func (a *Agent) CNI(ctx context.Context, req api.CNIRequest) api.CNIResponse {
+	if !a.isRestored() {
+		code := api.CNITryAgain
+		if req.Command == api.CNIStatus {
+			code = api.CNINotAvailable
+		}
+		return api.CNIResponse{Code: uint(code), Msg: "culvertd is not ready for pods yet", Details: errRestoring.Error()}
+	}
 	return a.pods.CNI(ctx, req)
 }
 

@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"time"
 
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/program"
@@ -12,83 +14,127 @@ import (
 	"culvert/dataplane/xsk"
 )
 
-// uplink is a NIC of the configuration. It is held while port is set.
+// uplink is a NIC of the configuration. Its fields are written with both
+// a.holding and a.mu held; either is enough to read them.
 type uplink struct {
-	link   underlay.Link
+	link   underlay.Link // as it was looked at last
 	attach *xsk.Attachment
 	port   uint16
 	held   bool
-	zero   bool  // zero-copy sockets
-	err    error // why it is not held
+	zero   bool      // zero-copy sockets
+	err    error     // why it is not held
+	tried  time.Time // when that was
+	deaf   error     // why its program was not told the node's address
+}
+
+// holdAgain is how long an uplink that could not be taken is left alone.
+const holdAgain = 2 * time.Second
+
+// due says what there is to do about an uplink that is now l. What a port was
+// made with does not change: an uplink with another MAC, MTU or number of queues
+// is let go of and taken again.
+func (u *uplink) due(l underlay.Link, now time.Time) (release, hold bool) {
+	same := u.link.Index == l.Index
+	release = u.held && (!same || u.link.MAC != l.MAC || u.link.MTU != l.MTU || u.link.Queues != l.Queues)
+	switch {
+	case l.Index == 0:
+		return release, false
+	case u.held:
+		return release, release
+	case same && u.err != nil:
+		return release, now.Sub(u.tried) >= holdAgain
+	}
+	return release, true
 }
 
 // holdUplinks takes the uplinks that are there and not held, and lets go of
-// those that are gone. What fails is kept for the status and tried again.
-func (a *Agent) holdUplinks() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.stopping {
-		return
-	}
+// those that are gone or are not what they were. What fails is kept for the
+// status; the answer is whether there is something to try again after holdAgain.
+func (a *Agent) holdUplinks() (again bool) {
+	a.holding.Lock()
+	defer a.holding.Unlock()
 	for _, l := range a.underlay.Uplinks() {
+		a.mu.Lock()
 		u := a.uplinks[l.Name]
 		if u == nil {
 			u = &uplink{}
 			a.uplinks[l.Name] = u
 		}
-		if u.held && u.link.Index != l.Index {
-			a.log.Warn("uplink is gone", "uplink", l.Name)
+		stopping := a.stopping
+		a.mu.Unlock()
+		if stopping {
+			return false
+		}
+		release, hold := u.due(l, time.Now())
+		if release {
+			if hold && u.link.Index == l.Index {
+				a.log.Info("uplink changed", "uplink", l.Name, "mac", l.MAC, "mtu", l.MTU, "queues", l.Queues)
+			} else {
+				a.log.Warn("uplink is gone", "uplink", l.Name)
+			}
 			if err := a.release(u); err != nil {
 				a.log.Error("letting go of an uplink", "uplink", l.Name, "cause", err)
 			}
 		}
-		moved := u.link.MAC != l.MAC || u.link.MTU != l.MTU
+		a.mu.Lock()
 		u.link = l
-		switch {
-		case l.Index == 0:
+		if l.Index == 0 {
 			u.err = fmt.Errorf("uplink %s does not exist", l.Name)
-		case !u.held:
-			before := u.err
-			if u.err = a.hold(u); u.err != nil && (before == nil || before.Error() != u.err.Error()) {
-				a.log.Error("uplink not taken", "uplink", l.Name, "cause", u.err)
-				a.metrics.SyncError("underlay")
-			}
-		case moved:
-			a.log.Info("uplink changed", "uplink", l.Name, "mac", l.MAC, "mtu", l.MTU)
 		}
+		a.mu.Unlock()
+		if hold {
+			a.tryHold(u)
+		}
+		again = again || !u.held && l.Index != 0
+	}
+	return again
+}
+
+// tryHold takes an uplink, or keeps why not. a.holding is held.
+func (a *Agent) tryHold(u *uplink) {
+	before, err := u.err, a.hold(u)
+	a.mu.Lock()
+	u.err, u.tried = err, time.Now()
+	a.mu.Unlock()
+	if err != nil && (before == nil || before.Error() != err.Error()) {
+		a.log.Error("uplink not taken", "uplink", u.link.Name, "cause", err)
+		a.metrics.SyncError("underlay")
 	}
 }
 
-// hold attaches the steering program, opens a socket for each worker's queue
-// and makes it a port. a.mu is held.
-func (a *Agent) hold(u *uplink) (err error) {
+// hold attaches the steering program, opens a socket for each of the device's
+// queues and makes it a port. a.holding is held.
+func (a *Agent) hold(u *uplink) error {
 	l := u.link
-	d := a.program.Desired()
-	u.attach, err = xsk.AttachUplink(l.Index, l.Name, xsk.Mode(a.cfg.XDP.Mode), endpoints(d))
+	at, err := xsk.AttachUplink(l.Index, l.Name, xsk.Mode(a.cfg.XDP.Mode), endpoints(a.program.Desired()))
 	if err != nil {
 		return err
 	}
-	sockets, open := a.opener(l.Index, l.Name)
-	u.port, err = a.engine.AddPort(dataplane.PortSpec{
-		Name: l.Name, Kind: dataplane.PortUplink, Ifindex: l.Index, MAC: l.MAC, MTU: l.MTU, Queues: len(a.umems),
-		XDPMode: string(u.attach.Mode()),
+	queues := max(l.Queues, 1)
+	sockets, open := a.opener(l.Index, l.Name, queues)
+	port, err := a.engine.AddPort(dataplane.PortSpec{
+		Name: l.Name, Kind: dataplane.PortUplink, Ifindex: l.Index, MAC: l.MAC, MTU: l.MTU, Queues: queues,
+		XDPMode: string(at.Mode()),
 	}, open)
 	if err != nil {
-		return errors.Join(err, u.attach.Close())
+		return errors.Join(err, at.Close())
 	}
-	if err := steerTo(u.attach, sockets); err != nil {
-		return errors.Join(err, a.engine.RemovePort(u.port), u.attach.Close())
+	if err := steerTo(at, sockets); err != nil {
+		return errors.Join(err, a.engine.RemovePort(port), at.Close())
 	}
-	u.held, u.zero = true, sockets[0].ZeroCopy()
-	a.program.SetUplink(program.Uplink{Ifindex: l.Index, Name: l.Name, Port: u.port})
-	a.log.Info("uplink taken", "uplink", l.Name, "mode", u.attach.Mode(), "queues", len(a.umems), "zerocopy", u.zero)
+	zero := sockets[0].ZeroCopy()
+	a.mu.Lock()
+	u.attach, u.port, u.held, u.zero, u.deaf = at, port, true, zero, nil
+	a.mu.Unlock()
+	a.program.SetUplink(program.Uplink{Ifindex: l.Index, Name: l.Name, Port: port})
+	a.log.Info("uplink taken", "uplink", l.Name, "mode", at.Mode(), "queues", queues, "zerocopy", zero)
 	return nil
 }
 
 // opener is the callback that opens a device's sockets on the workers' memory,
-// and where it leaves them.
-func (a *Agent) opener(ifindex int, name string) ([]*xsk.Socket, func(worker, queue int) (frame.Device, error)) {
-	sockets := make([]*xsk.Socket, len(a.umems))
+// and where it leaves them, by queue. A worker may have several queues, or none.
+func (a *Agent) opener(ifindex int, name string, queues int) ([]*xsk.Socket, func(worker, queue int) (frame.Device, error)) {
+	sockets := make([]*xsk.Socket, queues)
 	return sockets, func(worker, queue int) (frame.Device, error) {
 		s, err := a.umems[worker].Open(xsk.SocketConfig{
 			Ifindex: ifindex, Ifname: name, Queue: queue, RingSize: a.cfg.XDP.RingSize,
@@ -113,13 +159,16 @@ func steerTo(at *xsk.Attachment, sockets []*xsk.Socket) error {
 }
 
 // release gives an uplink back to the kernel, the sockets before the program:
-// virtio-net of Linux 7.2 does not survive the other order. a.mu is held.
+// virtio-net of Linux 7.2 does not survive the other order. a.holding is held.
 func (a *Agent) release(u *uplink) error {
 	if !u.held {
 		return nil
 	}
+	a.mu.Lock()
 	u.held = false
-	if !a.stopping { // nobody is left to be told that the peers are out of reach
+	stopping := a.stopping
+	a.mu.Unlock()
+	if !stopping { // nobody is left to be told that the peers are out of reach
 		a.program.RemoveUplink(u.link.Index)
 	}
 	return errors.Join(a.engine.RemovePort(u.port), u.attach.Close())
@@ -140,17 +189,27 @@ func (a *Agent) uplinkErrors() error {
 	return errors.Join(errs...)
 }
 
-// steer tells the uplinks' programs which datagrams are ours.
-func (a *Agent) steer(d *flavour.Desired) {
+// steer tells the uplinks' programs which datagrams are ours: all of them, or
+// those alone that could not be told before. A failure is kept for the status.
+func (a *Agent) steer(all bool) {
+	a.holding.Lock()
+	defer a.holding.Unlock()
+	d := a.program.Desired() // with holding: an uplink taken later asks anew
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for name, u := range a.uplinks {
-		if !u.held {
+	uplinks := maps.Clone(a.uplinks)
+	a.mu.Unlock()
+	for name, u := range uplinks {
+		if !u.held || !all && u.deaf == nil {
 			continue
 		}
-		if err := u.attach.SetEndpoints(endpoints(d)); err != nil {
+		err := u.attach.SetEndpoints(endpoints(d))
+		if before := u.deaf; err != nil && (before == nil || before.Error() != err.Error()) {
 			a.log.Error("the steering program could not be told the node's address", "uplink", name, "cause", err)
+			a.metrics.SyncError("underlay")
 		}
+		a.mu.Lock()
+		u.deaf = err
+		a.mu.Unlock()
 	}
 }
 

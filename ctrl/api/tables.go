@@ -95,7 +95,9 @@ type Pod struct {
 	Addrs []string `json:"addrs"`
 	MAC   string   `json:"mac"`
 	NetNS string   `json:"netns,omitempty"`
-	State string   `json:"state"` // ready or gone
+	State string   `json:"state"` // ready, adding, gone or detached
+	// Error says why a pod is detached.
+	Error string `json:"error,omitempty"`
 }
 
 // Drop is an element of GET /v1/drops.

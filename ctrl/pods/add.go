@@ -2,6 +2,7 @@ package pods
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -153,12 +154,22 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 
 // attachPort hands the pod to the dataplane.
 func (m *Manager) attachPort(p *pod) error {
-	if err := m.cfg.Attacher.Attach(m.record(p)); err != nil {
+	rec := m.record(p)
+	if err := m.cfg.Attacher.Attach(rec); err != nil {
 		return wrap(api.CNIAttachFailed, "the dataplane did not take the pod's port", err)
 	}
 	m.mu.Lock()
-	p.attached, p.gone = true, false
+	p.attached, p.gone, p.failed = true, false, nil
 	m.mu.Unlock()
+	// LinkGone passes over pods that are not attached: a link that vanished
+	// until now was not told. From here on it is.
+	ifindex, ok, err := m.cfg.Links.Find(rec.HostName)
+	if err == nil && (!ok || ifindex != rec.HostIfindex) {
+		err = fmt.Errorf("the link %s vanished while the pod was attached", rec.HostName)
+	}
+	if err != nil {
+		return wrap(api.CNIAttachFailed, "the dataplane lost the pod's port", errors.Join(err, m.detachPort(p)))
+	}
 	return nil
 }
 

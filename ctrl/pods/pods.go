@@ -100,6 +100,8 @@ type pod struct {
 	rec      Record
 	attached bool // Attach succeeded and Detach did not follow
 	gone     bool // the kernel told that the link is gone
+	// failed is why it could not be attached again: Retry tries once more.
+	failed error
 }
 
 // New makes a manager and its directories. It reads nothing: see Restore.
@@ -135,8 +137,14 @@ func (m *Manager) List() []Record {
 	out := make([]Record, 0, len(m.pods))
 	for _, p := range m.pods {
 		rec := p.rec
-		if p.gone {
+		switch {
+		case p.gone:
 			rec.State = StateGone
+		case rec.State == StateReady && !p.attached:
+			rec.State = StateDetached
+			if p.failed != nil {
+				rec.Cause = p.failed.Error()
+			}
 		}
 		out = append(out, rec)
 	}

@@ -30,7 +30,9 @@ type State string
 const (
 	StateAdding State = "adding" // an ADD is on its way, or was cut short
 	StateReady  State = "ready"
-	StateGone   State = "gone" // in List only: the link vanished, a DEL is awaited
+	// In List only:
+	StateGone     State = "gone"     // the link vanished, a DEL is awaited
+	StateDetached State = "detached" // the link is there, but not in the dataplane: see Cause
 )
 
 // Record is what is kept of an attachment, a JSON file each. Records are
@@ -51,6 +53,7 @@ type Record struct {
 	Queues      int          `json:"queues"`
 	State       State        `json:"state"`
 	Created     time.Time    `json:"created"`
+	Cause       string       `json:"-"` // in List only: why it is detached
 }
 
 // Key is the record's key.
@@ -114,7 +117,7 @@ func (r *Record) validate() error {
 func (r *Record) API() api.Pod {
 	p := api.Pod{
 		Namespace: r.Namespace, Name: r.Pod, ContainerID: r.ContainerID, IfName: r.IfName,
-		Port: r.HostName, MAC: r.MAC, NetNS: r.Netns, State: string(r.State), Addrs: []string{},
+		Port: r.HostName, MAC: r.MAC, NetNS: r.Netns, State: string(r.State), Error: r.Cause, Addrs: []string{},
 	}
 	for _, a := range r.Addrs {
 		p.Addrs = append(p.Addrs, a.String())

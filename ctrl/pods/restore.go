@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"culvert/ctrl/api"
@@ -20,7 +21,8 @@ import (
 //
 // It does as much as it can: the error tells of every pod that could not be
 // attached and every record that was unusable, and the others work. Calling it
-// again tries those again. Call it before the socket is served.
+// again tries those again; Retry does that without reading the records. Call
+// it before CNI.
 func (m *Manager) Restore(ctx context.Context) error {
 	recs, problems, err := m.store.load()
 	if err != nil {
@@ -41,13 +43,45 @@ func (m *Manager) Restore(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(problems, err)...)
 		}
-		if err := m.restore(p); err != nil {
-			rec := m.record(p)
-			problems = append(problems, fmt.Errorf("%s: %w", rec.Name(), err))
-		}
+		problems = append(problems, m.restoreNamed(p))
 	}
 	m.Drain()
 	return errors.Join(problems...)
+}
+
+// Retry tries again to attach the pods that Restore, or an earlier Retry, could
+// not attach. The error tells of those that still could not be.
+func (m *Manager) Retry(ctx context.Context) error {
+	var pods []*pod
+	m.mu.Lock()
+	for _, p := range m.pods {
+		if p.failed != nil && !p.attached && !p.gone {
+			pods = append(pods, p)
+		}
+	}
+	slices.SortFunc(pods, func(a, b *pod) int { return strings.Compare(a.rec.HostName, b.rec.HostName) })
+	m.mu.Unlock()
+	var problems []error
+	for _, p := range pods {
+		if ctx.Err() != nil {
+			break
+		}
+		problems = append(problems, m.restoreNamed(p))
+	}
+	return errors.Join(problems...)
+}
+
+// restoreNamed is restore with the pod's name on the error, which it keeps.
+func (m *Manager) restoreNamed(p *pod) error {
+	err := m.restore(p)
+	if err == nil {
+		return nil
+	}
+	m.mu.Lock()
+	p.failed = err
+	rec := p.rec
+	m.mu.Unlock()
+	return fmt.Errorf("%s: %w", rec.Name(), err)
 }
 
 // adopt takes over a record and reserves its addresses.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"culvert/ctrl/api"
 )
 
 func TestRestore(t *testing.T) {
@@ -88,6 +90,68 @@ func TestRestoreTriesAgain(t *testing.T) {
 	}
 	mustAgree(t, m, w)
 	must(t, m, call("CHECK", "c1", "web"))
+}
+
+// What Restore could not attach is listed as such and attached later, while
+// other pods come and go; a DEL that got stuck is not undone by that.
+func TestRetry(t *testing.T) {
+	w, dir := newWorld(), t.TempDir()
+	m := newManager(t, w, dir)
+	must(t, m, call("ADD", "c1", "web"))
+	must(t, m, call("ADD", "c2", "gone"))
+	lost := m.List()[0].HostName // default/gone
+	w = w.afterCrash()
+	m = newManager(t, w, dir)
+	w.fail = "attach"
+	if err := m.Restore(context.Background()); err == nil {
+		t.Fatal("restored although attaching fails")
+	}
+	for _, rec := range m.List() {
+		if p := rec.API(); p.State != "detached" || !strings.Contains(p.Error, errInjected.Error()) {
+			t.Errorf("listed as %+v", p)
+		}
+	}
+	if err := m.Retry(context.Background()); err == nil || !strings.Contains(err.Error(), "default/web") {
+		t.Errorf("retry: %v", err)
+	}
+	w.fail = ""
+	must(t, m, call("ADD", "c3", "new"))
+	w.fail = "remove"
+	mustFail(t, m, call("DEL", "c3", "new"), api.CNILinkFailed, "")
+	w.fail = ""
+	delete(w.links, lost)
+	if err := m.Retry(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	l := m.List()
+	if len(l) != 2 || l[0].Pod != "new" || l[0].State != StateDetached || l[1].Pod != "web" || l[1].State != StateReady || l[1].Cause != "" || len(w.attached) != 1 {
+		t.Errorf("after the retry: %+v, ports %v", l, w.attached)
+	}
+	must(t, m, call("DEL", "c3", "new"))
+	mustAgree(t, m, w)
+	must(t, m, call("CHECK", "c1", "web"))
+}
+
+// losing is a dataplane under which links vanish while it attaches them.
+type losing struct{ *world }
+
+func (l losing) Attach(rec Record) error {
+	if err := l.world.Attach(rec); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	delete(l.links, rec.HostName)
+	l.mu.Unlock()
+	return nil
+}
+
+// The notice that a link is gone comes before its pod counts as attached.
+func TestLinkVanishesDuringADD(t *testing.T) {
+	w := newWorld()
+	m := newManager(t, w, t.TempDir())
+	m.cfg.Attacher = losing{w}
+	mustFail(t, m, call("ADD", "c1", "web"), api.CNIAttachFailed, "vanished")
+	mustBeEmpty(t, m, w)
 }
 
 // TestCrashAtEveryStep stops the world before every step of ADD and DEL, and

@@ -11,6 +11,7 @@ package program
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -80,7 +81,12 @@ func New(log *slog.Logger, engine Publisher, u Underlay) *Programmer {
 
 // SetDesired takes what the cluster asks for. Nobody changes d afterwards.
 func (p *Programmer) SetDesired(d *flavour.Desired) {
-	p.change(func() { p.desired = d })
+	p.change(func() {
+		p.desired = d
+		maps.DeleteFunc(p.peers, func(name, _ string) bool {
+			return !slices.ContainsFunc(d.Peers, func(peer flavour.Peer) bool { return peer.Name == name })
+		})
+	})
 }
 
 // SetPodMTU sets the largest packet that is sent to another node, tunnel

@@ -188,6 +188,16 @@ func TestPodAddressIsOneOwners(t *testing.T) {
 	}
 }
 
+// A peer that left is forgotten: nodes come and go under ever new names.
+func TestPeersAreForgotten(t *testing.T) {
+	p, _ := newTest(network{})
+	p.SetDesired(desired(peer("n2", "192.168.0.2", "10.244.2.0/24"), peer("n3", "192.168.0.3", "10.244.3.0/24")))
+	p.SetDesired(desired(peer("n3", "192.168.0.3", "10.244.3.0/24")))
+	if len(p.peers) != 1 || p.peers["n3"] == "" {
+		t.Errorf("complaints of %v", p.peers)
+	}
+}
+
 // A peer behind a device that is no uplink of ours, or that went away, is not
 // ready; its frames must not leave by a stale port.
 func TestUplinkRemoved(t *testing.T) {
