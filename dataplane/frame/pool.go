@@ -36,7 +36,7 @@ type Pool struct {
 	free      []uint32 // stack of chunk numbers
 	owner     []Owner  // by chunk number
 	devices   []bool   // by owner tag - firstDevice: in use
-	reserve   int    // chunks that AllocSpare leaves
+	reserve   int      // chunks that AllocSpare leaves
 	checked   bool
 }
 

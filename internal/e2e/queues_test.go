@@ -182,3 +182,29 @@ func portNamed(t *testing.T, n *lab.Node, name string) api.Port {
 	t.Fatalf("there is no port %s", name)
 	return api.Port{}
 }
+
+// A worker serves every queue of an uplink that has more of them than there are
+// workers: no flow is left to the kernel.
+func TestFewerWorkersThanQueues(t *testing.T) {
+	c := up(t, lab.Options{Config: "workers: 1\nxdp: {mode: native}\n"})
+	n, b := c.Nodes[0], c.Nodes[1].Pods[0]
+	a := n.Pods[0]
+	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the kernel has closed the sockets", func() error {
+		_, err := netns(n.Netns, "ethtool", "-L", "eth0", "rx", "2", "tx", "2")
+		return err
+	})
+	if err := c.StartAgent(context.Background(), n); err != nil {
+		t.Fatal(err)
+	}
+	if p := portNamed(t, n, "eth0"); p.Queues != 2 || p.XDP.Mode != "native" {
+		t.Fatalf("the uplink's port is %+v", p)
+	}
+	transfer(t, b.Netns, a.Netns, a.Addr.String(), 32, 1<<16)
+	transfer(t, a.Netns, b.Netns, b.Addr.String(), 32, 1<<16)
+	for range 32 { // each from a port of its own, and so of a flow of its own
+		echoUDP(t, b.Netns, a.Netns, a.Addr.String(), 100)
+	}
+}
