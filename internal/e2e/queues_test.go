@@ -189,15 +189,23 @@ func TestFewerWorkersThanQueues(t *testing.T) {
 	c := up(t, lab.Options{Config: "workers: 1\nxdp: {mode: native}\n"})
 	n, b := c.Nodes[0], c.Nodes[1].Pods[0]
 	a := n.Pods[0]
-	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	// Both ends of the wire: a native program wants as many receive queues as
+	// the other end has transmit queues (drivers/net/veth.c, veth_set_channels).
+	for _, n := range c.Nodes {
+		if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
 	}
-	eventually(t, "the kernel has closed the sockets", func() error {
-		_, err := netns(n.Netns, "ethtool", "-L", "eth0", "rx", "2", "tx", "2")
-		return err
-	})
-	if err := c.StartAgent(context.Background(), n); err != nil {
-		t.Fatal(err)
+	for _, n := range c.Nodes {
+		eventually(t, "the kernel has closed the sockets", func() error {
+			_, err := netns(n.Netns, "ethtool", "-L", "eth0", "rx", "2", "tx", "2")
+			return err
+		})
+	}
+	for _, n := range c.Nodes {
+		if err := c.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if p := portNamed(t, n, "eth0"); p.Queues != 2 || p.XDP.Mode != "native" {
 		t.Fatalf("the uplink's port is %+v", p)
