@@ -235,6 +235,9 @@ func TestDropReasons(t *testing.T) {
 		{"ICMP error to the gateway", drop.ICMPIgnored, "a", func(t *testing.T) []byte {
 			return kit.Frame(t, eth, kit.IP4(ipA, "169.254.1.1"), kit.ICMP4(3, 3, 0, 0), kit.Payload(28))
 		}, false},
+		{"fragmented ping to the gateway", drop.FragmentToNode, "a", func(t *testing.T) []byte {
+			return kit.Frame(t, eth, kit.IP4(ipA, "169.254.1.1", kit.Fragment(0, true), kit.Proto(1)), kit.ICMP4(8, 0, 1, 1), kit.Payload(64))
+		}, false},
 		{"ping with a bad checksum", drop.L4Checksum, "a", func(t *testing.T) []byte {
 			return kit.Corrupt(kit.Frame(t, eth, kit.IP4(ipA, "169.254.1.1"), kit.ICMP4(8, 0, 1, 1), kit.Payload(8)), 44, 0xff)
 		}, false},

@@ -107,6 +107,10 @@ func (w *worker) answer(f *frame.Frame, rec *record) {
 // addresses: echo requests are answered, everything else is refused.
 func (w *worker) deliverLocal(f *frame.Frame, rec *record) {
 	info := &rec.info
+	if info.Flags&packet.Fragment != 0 {
+		w.discard(f, rec, drop.FragmentToNode)
+		return
+	}
 	if info.Flags&packet.ICMPEcho == 0 {
 		if info.Proto == packet.ProtoICMP || info.Proto == packet.ProtoICMPv6 {
 			w.discard(f, rec, drop.ICMPIgnored)

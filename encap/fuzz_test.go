@@ -10,13 +10,17 @@ import (
 	"culvert/internal/pkttest"
 )
 
-// FuzzPopVXLAN pops anything, with and without an 802.1Q tag: a tagged frame
-// takes the long way and must come to the same result.
+// FuzzPopVXLAN pops anything, with and without VLAN tags: a tagged frame takes
+// the long way and must come to the same result.
 func FuzzPopVXLAN(f *testing.F) {
 	f.Add(tunnel(f, outer4()), uint16(0))
 	f.Add(tunnel(f, outer6()), uint16(0))
 	f.Add(tunnel(f, outer4(pkttest.Option(7, 4, 0, 0))), uint16(0))
 	f.Add(tunnel(f, outer4())[:64], uint16(44))
+	f.Add(tagged1ad(tunnel(f, outer4())), uint16(0))
+	f.Add(tagged1ad(tagged(tunnel(f, outer6()))), uint16(0))
+	f.Add(tagged1ad(tagged(tunnel(f, outer4())))[:20], uint16(90))
+	f.Add(tagged(tagged(tagged(tunnel(f, outer4())))), uint16(0))
 	f.Add(pkttest.Frame(f, pkttest.Eth(hopMAC, ourMAC), outer4(), pkttest.IP4("10.1.1.3", "10.1.0.2"), pkttest.UDP(1, 2)), uint16(0))
 	f.Fuzz(func(t *testing.T, data []byte, more uint16) {
 		b := append(make([]byte, 0, len(data)), data...)
@@ -26,15 +30,17 @@ func FuzzPopVXLAN(f *testing.F) {
 		if r >= drop.Count {
 			t.Fatalf("reason %d", r)
 		}
-		if len(b) >= 14 && (b[12] != 0x81 || b[13] != 0) {
-			l := tagged(b)
-			if rl := encap.PopVXLAN(l[:len(l):len(l)], total+4, &long); rl != r {
-				t.Fatalf("%s, but tagged %s", r, rl)
-			}
-			if r == drop.None {
-				long.Payload, long.InnerOffset, long.End = long.Payload-4, long.InnerOffset-4, long.End-4
-				if out != long {
-					t.Fatalf("%+v, but tagged %+v", out, long)
+		if len(b) >= 14 && !(b[12] == 0x81 && b[13] == 0) && !(b[12] == 0x88 && b[13] == 0xa8) {
+			for _, l := range [][]byte{tagged(b), tagged1ad(b), tagged1ad(tagged(b))} {
+				n := len(l) - len(b)
+				if rl := encap.PopVXLAN(l[:len(l):len(l)], total+n, &long); rl != r {
+					t.Fatalf("%s, but with %d bytes of tags %s", r, n, rl)
+				}
+				if r == drop.None {
+					long.Payload, long.InnerOffset, long.End = long.Payload-uint16(n), long.InnerOffset-uint16(n), long.End-uint32(n)
+					if out != long {
+						t.Fatalf("%+v, but with %d bytes of tags %+v", out, n, long)
+					}
 				}
 			}
 		}

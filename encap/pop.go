@@ -27,9 +27,14 @@ type Outer struct {
 	InnerDst, InnerSrc packet.MAC
 }
 
+// maxTags is how many VLAN tags, 802.1Q or 802.1ad, an outer frame may have. The
+// steering program (dataplane/xsk/bpf/steer.bpf.c) must not take more: what it
+// takes from the kernel and Classify refuses reaches nobody.
+const maxTags = 2
+
 // Classify validates the outer headers of a frame from the underlay, up to the
 // UDP header, and fills out. b is the first chunk, from the Ethernet header on
-// (one 802.1Q tag is accepted); total is the number of bytes in all chunks. A
+// (maxTags VLAN tags are accepted); total is the number of bytes in all chunks. A
 // frame that is neither UDP nor IPIP is TunnelNotOurs. The outer UDP checksum is
 // not verified: the inner packet has its own, and kernels are known to send
 // wrong ones behind NAT.
@@ -40,7 +45,7 @@ func Classify(b []byte, total int, out *Outer) drop.Reason {
 	}
 	et := binary.BigEndian.Uint16(b[12:])
 	l3 := packet.EthernetLen
-	if et == packet.EtherTypeVLAN {
+	for (et == packet.EtherTypeVLAN || et == packet.EtherTypeQinQ) && l3 < packet.EthernetLen+maxTags*packet.VLANLen {
 		l3 += packet.VLANLen
 		if len(b) < l3 {
 			return drop.FrameTooShort

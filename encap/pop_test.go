@@ -30,6 +30,9 @@ func outer6() pkttest.Layer {
 // tagged puts an 802.1Q tag into a frame.
 func tagged(f []byte) []byte { return pkttest.Join(f[:12], []byte{0x81, 0, 0, 7}, f[12:]) }
 
+// tagged1ad puts an 802.1ad tag into a frame.
+func tagged1ad(f []byte) []byte { return pkttest.Join(f[:12], []byte{0x88, 0xa8, 0, 9}, f[12:]) }
+
 func TestPopVXLAN(t *testing.T) {
 	v4, v6 := tunnel(t, outer4()), tunnel(t, outer6())
 	opts := tunnel(t, outer4(pkttest.Option(7, 4, 0, 0)))
@@ -48,12 +51,18 @@ func TestPopVXLAN(t *testing.T) {
 	}{
 		{"v4", v4, want4},
 		{"v4, tagged", tagged(v4), shift(want4, 4)},
+		{"v4, tagged by 802.1ad", tagged1ad(v4), shift(want4, 4)},
+		{"v4, two tags", tagged1ad(tagged(v4)), shift(want4, 8)},
+		{"v4, two 802.1Q tags", tagged(tagged(v4)), shift(want4, 8)},
+		{"v4, two 802.1ad tags", tagged1ad(tagged1ad(v4)), shift(want4, 8)},
+		{"v4, options, two tags", tagged1ad(tagged(opts)), shift(want4, 16)},
 		{"v4, padded", pkttest.Pad(bytes.Clone(v4), 9), want4},
 		{"v4, options", opts, shift(want4, 8)},
 		{"v4, no checksum", pkttest.ZeroL4Checksum(bytes.Clone(v4)), want4},
 		{"v4, wrong UDP checksum", pkttest.Corrupt(bytes.Clone(v4), 40, 1, 2), want4},
 		{"v6", v6, shift(want6, 20)},
 		{"v6, tagged", tagged(v6), shift(want6, 24)},
+		{"v6, two tags", tagged1ad(tagged(v6)), shift(want6, 28)},
 		{"v6, padded", pkttest.Pad(bytes.Clone(v6), 9), shift(want6, 20)},
 	}
 	for _, tt := range tests {
@@ -126,13 +135,11 @@ func TestPopReasons(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for i, f := range [][]byte{tt.frame, nil} {
-				if i == 1 { // a tag must not change the reason
-					if len(tt.frame) < 18 {
-						return
-					}
-					f = tagged(tt.frame)
-				}
+			frames := [][]byte{tt.frame}
+			if len(tt.frame) >= 18 { // tags must not change the reason
+				frames = append(frames, tagged(tt.frame), tagged1ad(tagged(tt.frame)))
+			}
+			for _, f := range frames {
 				f = f[:len(f):len(f)]
 				var out encap.Outer
 				if r := encap.PopVXLAN(f, len(f), &out); r != tt.vxlan {
@@ -143,6 +150,18 @@ func TestPopReasons(t *testing.T) {
 				}
 			}
 		})
+	}
+	for name, f := range map[string][]byte{"tag": tagged(v4())[:17], "802.1ad tag": tagged1ad(v4())[:17], "second tag": tagged1ad(tagged(v4()))[:21]} {
+		var out encap.Outer
+		if r := encap.PopVXLAN(f[:len(f):len(f)], len(v4()), &out); r != drop.FrameTooShort {
+			t.Errorf("%s cut short: %s", name, r)
+		}
+	}
+	for name, f := range map[string][]byte{"three tags": tagged(tagged(tagged(v4()))), "three 802.1ad tags": tagged1ad(tagged1ad(tagged1ad(v6())))} {
+		var out encap.Outer
+		if r := encap.PopVXLAN(f, len(f), &out); r != drop.EthertypeUnsupported {
+			t.Errorf("%s: %s", name, r)
+		}
 	}
 	var out encap.Outer
 	wrong := pkttest.Corrupt(v4(), 42, 0x88)
@@ -156,6 +175,7 @@ func TestPopTruncated(t *testing.T) {
 	ipip := pkttest.Frame(t, pkttest.Eth(hopMAC, ourMAC), outer4(), pkttest.IP4("10.1.1.3", "10.1.0.2"), pkttest.UDP(1, 2))
 	for name, f := range map[string][]byte{
 		"v4": tunnel(t, outer4()), "v6": tunnel(t, outer6()), "options": tunnel(t, outer4(pkttest.Option(7, 4, 0, 0))), "ipip": ipip, "tagged": tagged(tunnel(t, outer4())),
+		"two tags": tagged1ad(tagged(tunnel(t, outer4()))), "two tags, v6": tagged1ad(tagged1ad(tunnel(t, outer6()))),
 	} {
 		pop := encap.PopVXLAN
 		if name == "ipip" {

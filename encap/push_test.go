@@ -20,7 +20,7 @@ func inner6(t testing.TB, tc uint8, n int) []byte {
 	return pkttest.IP(t, pkttest.IP6("fd00::2", "fd00::3", pkttest.TrafficClass(tc), pkttest.HopLimit(63)), pkttest.TCP(4711, 80), pkttest.Payload(n))
 }
 
-// outerTOS is what an inner TOS makes of the outer one: interop.md 7.1.
+// outerTOS is what an inner TOS makes of the outer one: INET_ECN_encapsulate of include/net/inet_ecn.h.
 func outerTOS(inner uint8) uint8 { return [4]uint8{0, 1, 2, 2}[inner&3] }
 
 func TestPushVXLAN(t *testing.T) {

@@ -10,11 +10,8 @@ import (
 	"culvert/ctrl/api"
 )
 
-// flowProtocols and flowStates are offered by completion; the filter takes any.
-var (
-	flowProtocols = []string{"tcp", "udp", "sctp", "icmp", "icmpv6"}
-	flowStates    = []string{"SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"}
-)
+// flowProtocols are offered by completion; the filter takes numbers, too.
+var flowProtocols = []string{"tcp", "udp", "sctp", "icmp", "icmpv6"}
 
 func (a *app) flowCommand() *cobra.Command {
 	var filter api.FlowFilter
@@ -75,15 +72,29 @@ func (a *app) flowFlushCommand() *cobra.Command {
 
 func filterFlags(c *cobra.Command, filter *api.FlowFilter) {
 	f := c.Flags()
-	f.StringVarP(&filter.Proto, "proto", "p", "", "protocol: tcp, udp, sctp, icmp, icmpv6")
-	f.StringVar(&filter.State, "state", "", "state, as in ESTABLISHED")
+	f.VarP(&parsedFlag{&filter.Proto, api.ParseProto}, "proto", "p", "protocol: tcp, udp, sctp, icmp, icmpv6, or a number")
+	f.Var(&parsedFlag{&filter.State, api.ParseFlowState}, "state", "state, as in ESTABLISHED")
 	f.VarP((*prefixFlag)(&filter.Src), "src", "s", "original source")
 	f.VarP((*prefixFlag)(&filter.Dst), "dst", "d", "original destination")
 	f.Var((*prefixFlag)(&filter.Addr), "addr", "either end, in either direction")
 	f.Uint16Var(&filter.Sport, "sport", 0, "original source port")
 	f.Uint16Var(&filter.Dport, "dport", 0, "original destination port")
 	completeEnum(c, "proto", flowProtocols)
-	completeEnum(c, "state", flowStates)
+	completeEnum(c, "state", api.FlowStates())
+}
+
+// parsedFlag is text that must make sense.
+type parsedFlag struct {
+	value *string
+	parse func(string) (string, error)
+}
+
+func (p *parsedFlag) Type() string   { return "string" }
+func (p *parsedFlag) String() string { return *p.value }
+
+func (p *parsedFlag) Set(s string) (err error) {
+	*p.value, err = p.parse(s)
+	return err
 }
 
 // protocolNumbers is the second column of conntrack's lines.

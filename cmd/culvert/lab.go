@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,6 +41,9 @@ func (a *app) labUpCommand() *cobra.Command {
 			"  ip netns exec cvl-012345-a1 ping 10.244.2.2",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := opts.Check(); err != nil {
+				return &usageError{err}
+			}
 			opts.Progress = cmd.ErrOrStderr()
 			l, err := lab.Up(cmd.Context(), *opts)
 			if err != nil {
@@ -123,6 +127,9 @@ func (a *app) labDemoCommand() *cobra.Command {
 		Short: "Build a lab, send traffic through it, show what happened, take it down",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := opts.Check(); err != nil {
+				return &usageError{err}
+			}
 			return lab.RunDemo(cmd.Context(), *opts, cmd.OutOrStdout())
 		},
 	}
@@ -136,14 +143,33 @@ func labFlags(c *cobra.Command, opts *lab.Options) {
 		kinds[i] = string(k)
 	}
 	f := c.Flags()
-	f.IntVar(&opts.Nodes, "nodes", 2, "number of nodes")
-	f.IntVar(&opts.Pods, "pods", 2, "number of pods on each node")
+	opts.Nodes, opts.Pods, opts.MTU = 2, 2, 1500
+	f.Var(&rangeFlag{&opts.Nodes, 1, lab.MaxNodes}, "nodes", "number of nodes")
+	f.Var(&rangeFlag{&opts.Pods, 1, lab.MaxPods}, "pods", "number of pods on each node")
 	f.Var(&peerFlag{enum{value: string(lab.Culvert), allowed: kinds}, opts}, "peer",
 		"what the last node runs: culvert, or the kernel's VXLAN as flannel or calico sets it up")
 	f.BoolVar(&opts.Bridge, "bridge", false, "join even two nodes by a bridge")
-	f.IntVar(&opts.MTU, "mtu", 1500, "MTU of the underlay")
+	f.Var(&rangeFlag{&opts.MTU, lab.MinMTU, lab.MaxMTU}, "mtu", "MTU of the underlay")
 	f.StringVar(&opts.BinDir, "bin", "", "directory of culvertd and culvert-cni; default that of this program")
 	completeEnum(c, "peer", kinds)
+}
+
+// rangeFlag is a number with limits. The flag's default is what is there.
+type rangeFlag struct {
+	value    *int
+	min, max int
+}
+
+func (r *rangeFlag) Type() string   { return "int" }
+func (r *rangeFlag) String() string { return strconv.Itoa(*r.value) }
+
+func (r *rangeFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < r.min || n > r.max {
+		return fmt.Errorf("must be a number from %d to %d", r.min, r.max)
+	}
+	*r.value = n
+	return nil
 }
 
 // peerFlag is an enum that sets Options.Peer.

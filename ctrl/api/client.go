@@ -101,10 +101,10 @@ func (c *Client) Get(ctx context.Context, path string, out any) error {
 	return c.do(ctx, http.MethodGet, path, nil, out)
 }
 
-// Post sends in as JSON to path and decodes the answer into out; both may be
-// nil. Errors are those of Get.
+// Post sends in as JSON to path and decodes the answer into out, which may be
+// nil. A nil in is an empty object. Errors are those of Get.
 func (c *Client) Post(ctx context.Context, path string, in, out any) error {
-	body := []byte("null")
+	body := []byte("{}")
 	if in != nil {
 		var err error
 		if body, err = json.Marshal(in); err != nil {

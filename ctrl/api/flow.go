@@ -1,11 +1,16 @@
 package api
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+
+	"culvert/internal/packet"
 )
 
 // Flow is an element of GET /v1/flows. Packets and Bytes count both
@@ -99,26 +104,95 @@ func (q *FlowFilter) Query() url.Values {
 	return v
 }
 
-// ParseFlowFilter reads what Query writes. Addresses may come without a length.
-func ParseFlowFilter(v url.Values) (q FlowFilter, err error) {
-	q.Proto, q.State = v.Get("proto"), v.Get("state")
-	for key, p := range map[string]*netip.Prefix{"src": &q.Src, "dst": &q.Dst, "addr": &q.Addr} {
-		if s := v.Get(key); s != "" {
-			if *p, err = ParsePrefix(s); err != nil {
-				return q, fmt.Errorf("%s: %w", key, err)
-			}
+// flowStates are the states that a flow can be listed with.
+var flowStates = []string{"SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",
+	"SYN_SENT2", "UNREPLIED", "REPLIED", "ASSURED"}
+
+// FlowStates are the states that a filter takes.
+func FlowStates() []string { return slices.Clone(flowStates) }
+
+// ParseProto reads the name or the number of an IP protocol. It returns what
+// Flow.Proto has for it.
+func ParseProto(s string) (string, error) {
+	number, err := strconv.ParseUint(s, 10, 8)
+	if err == nil {
+		return packet.ProtoName(uint8(number)), nil
+	}
+	for number := range 256 {
+		if name := packet.ProtoName(uint8(number)); strings.EqualFold(s, name) {
+			return name, nil
 		}
 	}
-	for key, p := range map[string]*uint16{"sport": &q.Sport, "dport": &q.Dport} {
-		if s := v.Get(key); s != "" {
-			n, err := strconv.ParseUint(s, 10, 16)
-			if err != nil {
-				return q, fmt.Errorf("%s: %q is no port number from 0 to 65535", key, s)
-			}
-			*p = uint16(n)
+	return "", fmt.Errorf("%q is no protocol: tcp, udp, sctp, icmp, icmpv6, ipip or a number from 0 to 255 is needed", s)
+}
+
+// ParseFlowState reads the state of a flow, in upper or lower case.
+func ParseFlowState(s string) (string, error) {
+	s = strings.ToUpper(s)
+	if !slices.Contains(flowStates, s) {
+		return "", fmt.Errorf("%q is no state of a flow: one of %s is needed", s, strings.Join(flowStates, ", "))
+	}
+	return s, nil
+}
+
+// Check refuses a protocol or state that no flow has, and writes both as flows
+// have them.
+func (q *FlowFilter) Check() (err error) {
+	if q.Proto != "" {
+		if q.Proto, err = ParseProto(q.Proto); err != nil {
+			return fmt.Errorf("proto: %w", err)
+		}
+	}
+	if q.State != "" {
+		if q.State, err = ParseFlowState(q.State); err != nil {
+			return fmt.Errorf("state: %w", err)
+		}
+	}
+	return nil
+}
+
+// ParseFlowFilter reads what Query writes. Addresses may come without a length.
+// What it does not know it refuses: a mistyped filter must not select all.
+func ParseFlowFilter(v url.Values) (q FlowFilter, err error) {
+	for _, key := range slices.Sorted(maps.Keys(v)) {
+		if n := len(v[key]); n != 1 {
+			return FlowFilter{}, fmt.Errorf("%s is given %d times", key, n)
+		}
+		if err := q.set(key, v.Get(key)); err != nil {
+			return FlowFilter{}, fmt.Errorf("%s: %w", key, err)
 		}
 	}
 	return q, nil
+}
+
+func (q *FlowFilter) set(key, value string) (err error) {
+	switch key {
+	case "proto":
+		q.Proto, err = ParseProto(value)
+	case "state":
+		q.State, err = ParseFlowState(value)
+	case "src":
+		q.Src, err = ParsePrefix(value)
+	case "dst":
+		q.Dst, err = ParsePrefix(value)
+	case "addr":
+		q.Addr, err = ParsePrefix(value)
+	case "sport":
+		q.Sport, err = parsePort(value)
+	case "dport":
+		q.Dport, err = parsePort(value)
+	default:
+		err = errors.New("there is no such filter: proto, state, src, dst, addr, sport and dport are possible")
+	}
+	return err
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no port number from 0 to 65535", s)
+	}
+	return uint16(n), nil
 }
 
 // ParsePrefix reads ADDRESS or ADDRESS/LENGTH, host bits cleared.

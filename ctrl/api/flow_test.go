@@ -3,10 +3,14 @@ package api_test
 import (
 	"net/netip"
 	"net/url"
+	"strconv"
+	"strings"
 	"testing"
 
 	"culvert/ctrl/api"
 	"culvert/ctrl/api/apitest"
+	"culvert/dataplane/flow"
+	"culvert/internal/packet"
 )
 
 func TestFlowFilterSelects(t *testing.T) {
@@ -17,6 +21,9 @@ func TestFlowFilterSelects(t *testing.T) {
 	}{
 		{"", "tcp udp icmp 47 "},
 		{"proto=TCP", "tcp "},
+		{"proto=6", "tcp "},
+		{"proto=47", "47 "},
+		{"proto=ipip", ""},
 		{"state=unreplied", "udp 47 "},
 		{"src=10.244.1.2", "tcp udp icmp 47 "},
 		{"src=10.244.2.3", ""},
@@ -52,13 +59,40 @@ func TestFlowFilterSelects(t *testing.T) {
 }
 
 func TestFlowFilterRefuses(t *testing.T) {
-	for _, query := range []string{"src=x", "dst=1.2.3.4/33", "addr=fe80::1%25eth0", "sport=65536", "dport=-1"} {
+	for _, query := range []string{"src=x", "dst=1.2.3.4/33", "addr=fe80::1%25eth0", "sport=65536", "dport=-1",
+		"proto=foo", "proto=", "proto=256", "proto=-1", "proto=unknown", "state=nope", "state=NONE", "state=", "src=", "protocol=tcp", "Proto=tcp",
+		"=", "src=10.0.0.1&src=10.0.0.2"} {
 		v, err := url.ParseQuery(query)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if q, err := api.ParseFlowFilter(v); err == nil {
 			t.Errorf("%q was read as %+v", query, q)
+		}
+	}
+}
+
+// Every state that a flow can have is one to filter by.
+func TestFlowStates(t *testing.T) {
+	states := api.FlowStates()
+	for s := flow.None + 1; s < flow.States; s++ {
+		if got, err := api.ParseFlowState(strings.ToLower(s.String())); err != nil || got != s.String() {
+			t.Errorf("state %s: %q, %v", s, got, err)
+		}
+	}
+	if len(states) != int(flow.States)-1 {
+		t.Errorf("%d states: %v", len(states), states)
+	}
+}
+
+// Every protocol is one to filter by, with its number and its name.
+func TestParseProto(t *testing.T) {
+	for p := range 256 {
+		name := packet.ProtoName(uint8(p))
+		for _, s := range []string{name, strings.ToUpper(name), strconv.Itoa(p)} {
+			if got, err := api.ParseProto(s); err != nil || got != name {
+				t.Errorf("%q: %q, %v", s, got, err)
+			}
 		}
 	}
 }
@@ -75,7 +109,7 @@ func TestParsePrefix(t *testing.T) {
 
 // FuzzParseFlowFilter: any query is refused, or reads back as itself.
 func FuzzParseFlowFilter(f *testing.F) {
-	for _, seed := range []string{"", "proto=tcp&dport=80", "src=10.0.0.1", "dst=10.0.0.0/8&addr=fd00::/8", "sport=65536", "src=::ffff:1.2.3.4/100"} {
+	for _, seed := range []string{"", "proto=tcp&dport=80", "src=10.0.0.1", "dst=10.0.0.0/8&addr=fd00::/8", "sport=65536", "proto=6&state=close", "proto=x", "sport=1&sport=2", "src=::ffff:1.2.3.4/100"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, query string) {

@@ -25,6 +25,26 @@ func TestSocketIsPrivate(t *testing.T) {
 	}
 }
 
+// A path of 106 bytes is the longest: what ctrl/config checks.
+func TestLongestSocketPath(t *testing.T) {
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := func(n int) string { return filepath.Join(dir, strings.Repeat("x", n-len(dir)-1)) }
+	l, err := ListenUnix(path(106))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if l, err := ListenUnix(path(107)); err == nil || !strings.Contains(err.Error(), "at most 106 bytes") {
+		t.Errorf("a path of 107 bytes: %v, %v", l, err)
+	}
+}
+
 func TestStaleSocketIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

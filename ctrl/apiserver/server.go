@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net/http"
 	"net/netip"
+	"net/url"
 
 	"culvert/ctrl/api"
 )
@@ -37,7 +38,12 @@ func Handler(b Backend) http.Handler {
 		answer(w)(b.RouteGet(addr.Unmap()))
 	})
 	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, r *http.Request) {
-		filter, err := api.ParseFlowFilter(r.URL.Query())
+		query, err := url.ParseQuery(r.URL.RawQuery) // URL.Query leaves out what is malformed
+		if err != nil {
+			fail(w, api.Invalid("query: %v", err))
+			return
+		}
+		filter, err := api.ParseFlowFilter(query)
 		if err != nil {
 			fail(w, api.Invalid("%v", err))
 			return
@@ -45,6 +51,9 @@ func Handler(b Backend) http.Handler {
 		stream(w, b.Flows(filter))
 	})
 	mux.HandleFunc("POST /v1/flows/flush", post(func(_ *http.Request, filter api.FlowFilter) (any, error) {
+		if err := filter.Check(); err != nil {
+			return nil, api.Invalid("%v", err)
+		}
 		n, err := b.FlushFlows(filter)
 		return api.Flushed{Flushed: n}, err
 	}))
@@ -87,13 +96,17 @@ func list[T any](values func() []T) http.HandlerFunc {
 	}
 }
 
-// post decodes the body strictly and answers with what do returns.
+// post decodes the body strictly, which must be an object, and answers with what
+// do returns.
 func post[T any](do func(*http.Request, T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var req T
+		var req *T
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 		dec.DisallowUnknownFields()
 		err := dec.Decode(&req)
+		if errors.Is(err, io.EOF) || err == nil && req == nil {
+			err = errors.New("a JSON object is needed, {} for one without fields")
+		}
 		if err == nil && dec.Decode(&struct{}{}) != io.EOF {
 			err = errors.New("more than one JSON value")
 		}
@@ -101,7 +114,7 @@ func post[T any](do func(*http.Request, T) (any, error)) http.HandlerFunc {
 			fail(w, api.Invalid("request body: %v", err))
 			return
 		}
-		answer(w)(do(r, req))
+		answer(w)(do(r, *req))
 	}
 }
 

@@ -105,6 +105,24 @@ func TestPosts(t *testing.T) {
 	}
 }
 
+func TestFlush(t *testing.T) {
+	a := apitest.New()
+	c := serve(t, a)
+	for _, f := range []struct {
+		filter *api.FlowFilter
+		want   int
+	}{
+		{&api.FlowFilter{Proto: "17", State: "unreplied"}, 1},
+		{&api.FlowFilter{Proto: "SCTP"}, 0},
+		{&api.FlowFilter{}, len(a.FlowList)},
+	} {
+		var got api.Flushed
+		if err := c.Post(t.Context(), "/v1/flows/flush", f.filter, &got); err != nil || got.Flushed != f.want {
+			t.Errorf("flush %+v: %+v, %v; want %d", f.filter, got, err, f.want)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	h := Handler(apitest.New())
 	for _, c := range []struct {
@@ -116,6 +134,21 @@ func TestRefusals(t *testing.T) {
 		{"GET", "/v1/route?address=nonsense", "", 400, `address: "nonsense" is no IP address`},
 		{"GET", "/v1/route", "", 400, `address: "" is no IP address`},
 		{"GET", "/v1/flows?sport=99999", "", 400, `sport: "99999" is no port number`},
+		{"GET", "/v1/flows?protocol=tcp", "", 400, `protocol: there is no such filter`},
+		{"GET", "/v1/flows?proto=tcp&proto=udp", "", 400, `proto is given 2 times`},
+		{"GET", "/v1/flows?proto=foo", "", 400, `proto: "foo" is no protocol`},
+		{"GET", "/v1/flows?state=nope", "", 400, `state: "NOPE" is no state`},
+		{"GET", "/v1/flows?src=%zz", "", 400, `query: `},
+		{"POST", "/v1/flows/flush", "", 400, "a JSON object is needed"},
+		{"POST", "/v1/flows/flush", " \n", 400, "a JSON object is needed"},
+		{"POST", "/v1/flows/flush", "null", 400, "a JSON object is needed"},
+		{"POST", "/v1/flows/flush", "[]", 400, "request body: "},
+		{"POST", "/v1/flows/flush", "{", 400, "request body: "},
+		{"POST", "/v1/flows/flush", "{} null", 400, "more than one"},
+		{"POST", "/v1/flows/flush", `{"proto":"foo"}`, 400, `proto: "foo" is no protocol`},
+		{"POST", "/v1/flows/flush", `{"state":"nope"}`, 400, `state: "NOPE" is no state`},
+		{"POST", "/v1/flows/flush", `{"proto":"256"}`, 400, `proto: "256" is no protocol`},
+		{"POST", "/v1/trace", "null", 400, "a JSON object is needed"},
 		{"GET", "/v1/nothing", "", 404, "no such call"},
 		{"POST", "/v1/status", "", 404, "no such call"},
 		{"POST", "/v1/trace", `{"src":1}`, 400, "request body: "},

@@ -49,8 +49,9 @@ func absolutePath(s string) string {
 	return fmt.Sprintf("%q is no absolute path; begin it with /", s)
 }
 
-// maxSocketPath is sizeof(sockaddr_un.sun_path) less the closing zero.
-const maxSocketPath = 107
+// maxSocketPath is sizeof(sockaddr_un.sun_path) less the closing zero, and less
+// the ~ of the name under which the agent binds the socket before it shows it.
+const maxSocketPath = 106
 
 func socketPath(s string) string {
 	if len(s) > maxSocketPath {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// documented is the example of CONTRACT.md, with a source this version has.
+// documented is the example of docs/configuration.md, with a source this version has.
 const documented = `node: worker-1              # Kubernetes node name; default $NODE_NAME, then the hostname
 source: dir:/etc/culvert/manifests   # or kube
 kubeconfig: ""              # kube: default in-cluster, then $KUBECONFIG
@@ -26,6 +26,13 @@ socket: /run/culvert/culvert.sock
 stateDir: /var/lib/culvert
 listen: 127.0.0.1:9476
 `
+
+// The agent can bind the longest path that passes (apiserver's tests bind it).
+func TestLongestSocketPath(t *testing.T) {
+	if _, err := Parse("c.yaml", []byte("socket: /"+strings.Repeat("x", 105)+"\n"), []string{"NODE_NAME=n"}); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestDocumentedExampleIsTheDefaults(t *testing.T) {
 	given, err := Parse("c.yaml", []byte(documented), nil)

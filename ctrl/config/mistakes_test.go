@@ -68,7 +68,7 @@ var mistakes = []struct{ in, want string }{
 	{"xdp: {ringSize: 32}\n", "1: xdp.ringSize: 32 is out of range; write a number from 64 to 32768, a power of two"},
 	{"flows: {capacity: 63}\n", "1: flows.capacity: 63 is out of range; write a number from 64 to 67108864, 262144 suits most nodes"},
 	{"socket: culvert.sock\n", `1: socket: "culvert.sock" is no absolute path; begin it with /`},
-	{"socket: /" + strings.Repeat("x", 107) + "\n", "1: socket: has 108 bytes, a unix socket's path at most 107; choose a shorter path"},
+	{"socket: /" + strings.Repeat("x", 106) + "\n", "1: socket: has 107 bytes, a unix socket's path at most 106; choose a shorter path"},
 	{"stateDir: state\n", `1: stateDir: "state" is no absolute path; begin it with /`},
 	{"listen: 9476\n", "1: listen: is a number, want text; put it in quotes"},
 	{"listen: 127.0.0.1\n", `1: listen: "127.0.0.1" is no address to listen on; write HOST:PORT such as 127.0.0.1:9476`},

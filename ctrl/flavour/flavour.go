@@ -93,7 +93,7 @@ func OptionsFrom(c *config.Config) Options {
 }
 
 // VTEPMAC is the address of a node's tunnel endpoint: 66: and the first five
-// bytes of SHA-1 of the node's name, as Calico has it (interop.md 2.1).
+// bytes of SHA-1 of the node's name, as Calico's Felix has it (felix/calc/vxlan_resolver.go).
 func VTEPMAC(node string) packet.MAC {
 	sum := sha1.Sum([]byte(node))
 	return packet.MAC{0x66, sum[0], sum[1], sum[2], sum[3], sum[4]}

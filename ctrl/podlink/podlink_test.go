@@ -53,7 +53,7 @@ func (p *pair) check(t *testing.T) (err error) {
 }
 
 func TestHostName(t *testing.T) {
-	// The vector of facts/interop.md 2.9.
+	// What Calico's rule gives for default/nginx.
 	if got := HostName("cali", "default", "nginx", "x"); got != "calic440f455693" {
 		t.Errorf("default/nginx: %s", got)
 	}

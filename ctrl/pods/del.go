@@ -91,10 +91,18 @@ func (m *Manager) detachPort(p *pod) error {
 	return nil
 }
 
-// gc drops every pod of the request's network that is not in its list.
+// gc drops every pod of the request's network that is not in its list. A request
+// without a list is refused: taken for an empty one it would drop them all.
 func (m *Manager) gc(req *request) error {
+	list := req.conf.Valid
+	if list == nil {
+		list = req.conf.ValidTwin
+	}
+	if list == nil {
+		return refuse(api.CNIInvalidConfig, "GC needs cni.dev/valid-attachments in the network configuration; an empty list drops every pod")
+	}
 	valid := map[Key]bool{}
-	for _, a := range req.conf.Valid {
+	for _, a := range *list {
 		valid[Key{a.ContainerID, a.IfName}] = true
 	}
 	var errs []error

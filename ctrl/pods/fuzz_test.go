@@ -85,6 +85,8 @@ func FuzzCNI(f *testing.F) {
 		data, _ := json.Marshal(call(command, "c1", "web"))
 		f.Add(data)
 	}
+	data, _ := json.Marshal(call("GC", "", "", withConf(`{"cni.dev/valid-attachments":[],"cni.dev/attachments":null}`)))
+	f.Add(data)
 	w := newWorld()
 	m := newManager(f, w, f.TempDir())
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -45,7 +45,10 @@ type netConf struct {
 			IPs []string `json:"ips"`
 		} `json:"cni"`
 	} `json:"args"`
-	Valid []types.GCAttachment `json:"cni.dev/valid-attachments"`
+	// Valid and the misspelled twin that libcni sends beside it say which
+	// attachments GC keeps; nil: the key is not there, or null.
+	Valid     *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+	ValidTwin *[]types.GCAttachment `json:"cni.dev/attachments"`
 }
 
 // request is a validated CNIRequest.

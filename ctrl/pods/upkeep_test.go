@@ -24,6 +24,24 @@ func TestGCAndStatus(t *testing.T) {
 	if l := m.List(); len(l) != 2 || l[0].ContainerID != "c1" || l[1].ContainerID != "x" {
 		t.Errorf("after GC: %+v", l)
 	}
+	must(t, m, call("GC", "", "", withConf(`{"cni.dev/attachments":[{"containerID":"c1","ifname":"eth0"}]}`)))
+	must(t, m, call("GC", "", "", withConf(`{"cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}],"cni.dev/attachments":[]}`)))
+	if l := m.List(); len(l) != 2 {
+		t.Errorf("after GC by the misnamed key: %+v", l)
+	}
+	for _, conf := range []string{`{}`, `{"cni.dev/valid-attachments":null}`, `{"cni.dev/attachments":null}`,
+		`{"cni.dev/valid-attachments":null,"cni.dev/attachments":null}`, `{"cni.dev/valid-attachment":[]}`} {
+		mustFail(t, m, call("GC", "", "", withConf(conf)), api.CNIInvalidConfig, "cni.dev/valid-attachments")
+		if l := m.List(); len(l) != 2 {
+			t.Fatalf("GC with %s removed pods: %+v", conf, l)
+		}
+	}
+	mustFail(t, m, call("GC", "", "", withConf(`{"cni.dev/valid-attachments":{}}`)), api.CNIDecodingFailure, "")
+	must(t, m, call("GC", "", "", withConf(`{"cni.dev/valid-attachments":[]}`)))
+	mustAgree(t, m, w)
+	if l := m.List(); len(l) != 1 || l[0].ContainerID != "x" {
+		t.Errorf("after GC with an empty list: %+v", l)
+	}
 	must(t, m, call("STATUS", "", ""))
 	mustFail(t, m, call("STATUS", "", "", withConf(`{"cniVersion":"1.0.0"}`)), api.CNIIncompatibleVersion, "no STATUS")
 	m.cfg.Ready = func() error { return fmt.Errorf("no uplink") }

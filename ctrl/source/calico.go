@@ -5,7 +5,7 @@ import (
 )
 
 // The kinds of crd.projectcalico.org/v1 that Culvert reads, with the fields
-// that Calico 3.26 to 3.33 writes (interop.md 2.5 and 2.7).
+// that Calico 3.26 to 3.33 writes (api/pkg/apis/projectcalico/v3 and libcalico-go).
 
 // IPPool is a prefix that pods get addresses of, and how it is carried.
 type IPPool struct {

@@ -84,11 +84,11 @@ func (s *Socket) Multibuffer() bool { return s.class.sg }
 func (s *Socket) TxChecksum() bool { return s.csumOffload }
 
 // FD is the descriptor to wait on for input. A device that goes down or away
-// does not make it ready (net/xdp/xsk.c, xsk_poll): see Watch.
+// does not make it ready (net/xdp/xsk.c, xsk_poll): rtnetlink tells.
 func (s *Socket) FD() int { return s.fd }
 
 // State is what the last send found. Safe from any goroutine. A socket that
-// only receives does not notice: Watch does.
+// only receives does not notice; rtnetlink tells.
 func (s *Socket) State() State { return State(s.state.Load()) }
 
 // Start hands the socket its owner tag and first chunks. It fails when the

@@ -14,7 +14,7 @@ import (
 	"culvert/dataplane/frame"
 )
 
-// TestZeroCopy runs inside the virtual machine of facts/vm.md: virtio-net is
+// TestZeroCopy runs inside a virtual machine with Linux 7.2: virtio-net is
 // the one driver there with AF_XDP zero-copy. The environment names the device
 // and an address behind it that answers ARP:
 //

@@ -63,6 +63,7 @@ const (
 	ARPInvalid
 	NDIgnored
 	ICMPIgnored
+	FragmentToNode
 	ExceptionBudget
 
 	// Resources and devices.
@@ -134,6 +135,7 @@ var texts = [Count]text{
 	ARPInvalid:      {"arp_invalid", "an ARP packet with wrong lengths or a forged sender", "a broken or hostile sender; capture the port"},
 	NDIgnored:       {"nd_ignored", "a neighbour discovery packet that needs no answer", "expected for duplicate address detection and router solicitations"},
 	ICMPIgnored:     {"icmp_ignored", "an ICMP packet for the gateway that is no echo request", "nothing to do"},
+	FragmentToNode:  {"fragment_to_node", "a fragment for the gateway or the node itself, which do not put fragments together", "send the node packets that fit the pod's MTU"},
 	ExceptionBudget: {"exception_budget", "more ARP, ND and ICMP work arrived in one burst than is answered", "a pod floods the gateway; see 'culvert port' for which"},
 
 	NoBuffer:      {"no_buffer", "the worker has no free frame", "raise xdp.ringSize or lower the number of pods a worker serves"},

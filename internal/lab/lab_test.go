@@ -74,7 +74,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%+v was taken", bad)
 		}
 	}
-	// interop.md: the rule of the native mode, by sha1sum.
+	// The rule of the native mode, by sha1sum.
 	if got := vtepMAC("worker-1"); !strings.HasPrefix(got, "66:") || len(got) != 17 {
 		t.Errorf("VTEP MAC %s", got)
 	}

@@ -23,8 +23,16 @@ var (
 // podMTUOverhead is what VXLAN over IPv4 adds to an IP packet.
 const podMTUOverhead = 50
 
-// plan lays out a lab without building anything.
-func plan(o Options) (*Lab, error) {
+// What a lab can be.
+const (
+	MaxNodes = 26 // letters name them
+	MaxPods  = 100
+	MinMTU   = 576
+	MaxMTU   = 9000
+)
+
+// complete puts the defaults in place of what is not set.
+func (o Options) complete() Options {
 	if o.Nodes == 0 {
 		o.Nodes = 2
 	}
@@ -37,18 +45,33 @@ func plan(o Options) (*Lab, error) {
 	if o.Peer == "" {
 		o.Peer = Culvert
 	}
+	return o
+}
+
+// Check says what about the options cannot be built.
+func (o Options) Check() error {
+	o = o.complete()
 	switch {
-	case o.Nodes < 1 || o.Nodes > 26:
-		return nil, fmt.Errorf("a lab of %d nodes: 1 to 26 are possible", o.Nodes)
-	case o.Pods < 1 || o.Pods > 100:
-		return nil, fmt.Errorf("%d pods a node: 1 to 100 are possible", o.Pods)
-	case o.MTU < 576 || o.MTU > 9000:
-		return nil, fmt.Errorf("an underlay with MTU %d: 576 to 9000 is possible", o.MTU)
+	case o.Nodes < 1 || o.Nodes > MaxNodes:
+		return fmt.Errorf("a lab of %d nodes: 1 to %d are possible", o.Nodes, MaxNodes)
+	case o.Pods < 1 || o.Pods > MaxPods:
+		return fmt.Errorf("%d pods a node: 1 to %d are possible", o.Pods, MaxPods)
+	case o.MTU < MinMTU || o.MTU > MaxMTU:
+		return fmt.Errorf("an underlay with MTU %d: %d to %d is possible", o.MTU, MinMTU, MaxMTU)
 	case !slices.Contains(Kinds, o.Peer):
-		return nil, fmt.Errorf("a peer of kind %q: one of %v is possible", o.Peer, Kinds)
+		return fmt.Errorf("a peer of kind %q: one of %v is possible", o.Peer, Kinds)
 	case o.Peer != Culvert && o.Nodes < 2:
-		return nil, fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
+		return fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
 	}
+	return nil
+}
+
+// plan lays out a lab without building anything.
+func plan(o Options) (*Lab, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	o = o.complete()
 	bin, err := binDir(o.BinDir)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ const (
 	EtherTypeARP  = 0x0806
 	EtherTypeVLAN = 0x8100 // 802.1Q
 	EtherTypeIPv6 = 0x86dd
+	EtherTypeQinQ = 0x88a8 // 802.1ad
 )
 
 // IP protocol numbers.
