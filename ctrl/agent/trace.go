@@ -24,7 +24,7 @@ func (a *Agent) CNI(ctx context.Context, req api.CNIRequest) api.CNIResponse {
 		if req.Command == api.CNIStatus {
 			code = api.CNINotAvailable
 		}
-		return api.CNIResponse{Code: uint(code), Msg: "culvertd is not ready for pods yet", Details: errRestoring.Error()}
+		return api.CNIResponse{Code: code, Msg: "culvertd is not ready for pods yet", Details: errRestoring.Error()}
 	}
 	return a.pods.CNI(ctx, req)
 }
