@@ -23,11 +23,11 @@ type veth struct{ tx, rx int }
 
 func newVeth(t *testing.T) *veth {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes a network namespace")
+		t.Fatal("this test makes a network namespace and needs root: sudo make test")
 	}
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("no network namespace: %v", err)
+		t.Fatalf("no network namespace: %v", err)
 	}
 	for _, args := range [][]string{
 		{"link", "add", "v0", "type", "veth", "peer", "name", "v1"},
@@ -36,7 +36,7 @@ func newVeth(t *testing.T) *veth {
 		{"link", "set", "v1", "up"},
 	} {
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Skipf("ip %v: %v\n%s", args, err, out)
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
 		}
 	}
 	v := &veth{tx: rawSocket(t, "v0"), rx: rawSocket(t, "v1")}
