@@ -53,6 +53,7 @@ func (d *loop) Send(frames []frame.Frame) int {
 
 func (d *loop) Sending() bool            { return false }
 func (d *loop) FD() int                  { return -1 }
+func (d *loop) Limits() frame.Limits     { return frame.Limits{Chunks: 1} }
 func (d *loop) Stats(*frame.DeviceStats) {}
 func (d *loop) Close() error             { return nil }
 

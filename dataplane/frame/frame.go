@@ -24,7 +24,20 @@ const (
 	// folded pseudo-header sum; CsumStart and CsumOffset say where. A device
 	// either lets the kernel complete it or completes it itself on Send.
 	CsumPartial Flags = 1 << iota
+	// CsumValid marks a frame whose layer-4 checksum was verified.
+	CsumValid
+	// SegTCP4, SegTCP6 and SegUDP say what a frame with SegSize is cut into.
+	// One of them is set exactly when SegSize is not 0.
+	SegTCP4
+	SegTCP6
+	SegUDP
+	// SegCWR: the first segment alone has the TCP flag CWR
+	// (VIRTIO_NET_HDR_GSO_ECN of include/uapi/linux/virtio_net.h).
+	SegCWR
 )
+
+// SegKinds are the flags that say what a big frame is cut into.
+const SegKinds = SegTCP4 | SegTCP6 | SegUDP
 
 // Frame is one received or built frame: a first chunk and, for a big frame,
 // further chunks. A frame has one owner at any time: the free list, a worker,
@@ -46,15 +59,47 @@ type Frame struct {
 	CsumStart uint16
 	// CsumOffset is the offset of the checksum field in that header.
 	CsumOffset uint16
-	Flags      Flags
+	// SegSize marks a big frame that stands for many on the wire: it is the
+	// payload in bytes of each segment it is to be cut into, the last one's
+	// excepted. Such a frame is CsumPartial. 0 is a frame that leaves as it is.
+	SegSize uint16
+	// HeaderLen is the number of bytes in front of the payload of a frame with
+	// SegSize, all in the first chunk: the headers that each segment repeats.
+	HeaderLen uint16
+	// OuterL4 is the offset of the outer UDP header of a frame with SegSize that
+	// is in VXLAN, 0 of one that is in no tunnel.
+	OuterL4 uint8
+	Flags   Flags
+}
+
+// Segments is the number of frames that f is on a wire.
+func (f *Frame) Segments() uint32 {
+	if f.SegSize == 0 {
+		return 1
+	}
+	payload, size := f.Total-uint32(f.HeaderLen), uint32(f.SegSize)
+	return max((payload+size-1)/size, 1)
+}
+
+// WireBytes is the number of bytes of those frames together.
+func (f *Frame) WireBytes() uint64 {
+	return uint64(f.Total) + uint64(f.Segments()-1)*uint64(f.HeaderLen)
 }
 
 // BurstSize is the largest number of frames a worker takes at once.
 const BurstSize = 64
 
-// MaxSegments is the largest number of chunks in one frame: MAX_SKB_FRAGS + 1
-// of a kernel built with 17 (net/xdp/xsk.c, xsk_build_skb).
+// MaxSegments is the largest number of chunks in one frame of an AF_XDP socket:
+// MAX_SKB_FRAGS + 1 of a kernel built with 17 (net/xdp/xsk.c, xsk_build_skb).
 const MaxSegments = 18
+
+// MaxBytes is the largest frame of any device: a pod's GSO frame beyond 64 KB (BIG
+// TCP), its Ethernet header included.
+const MaxBytes = 256<<10 + 14
+
+// MaxChunks is the largest number of chunks in one frame of any device, of 4 KiB
+// each and filled behind the headroom.
+const MaxChunks = (MaxBytes + 4096 - Headroom - 1) / (4096 - Headroom)
 
 // Burst collects received frames. Its memory is allocated once; frames and
 // their Rest are valid until Reset. One goroutine uses it.
@@ -62,9 +107,13 @@ type Burst struct {
 	Frames [BurstSize]Frame
 	N      int
 
-	arena [BurstSize * (MaxSegments - 1)]Desc
+	arena [burstChain]Desc
 	used  int
 }
+
+// burstChain is the number of continuation chunks in a burst: enough for the
+// largest frames of an AF_XDP socket.
+const burstChain = BurstSize * (MaxSegments - 1)
 
 // Reset empties the burst. Frames that were in it must have been freed or
 // given away before.
@@ -82,11 +131,14 @@ func (b *Burst) Add(d Desc) *Frame {
 	return f
 }
 
+// ChainRoom is the number of continuation chunks that can still be added.
+func (b *Burst) ChainRoom() int { return burstChain - b.used }
+
 // Chain appends a continuation chunk to the frame added last. It reports false
-// when the frame has MaxSegments chunks already: then the caller keeps the chunk.
+// when there is no room: then the caller keeps the chunk.
 func (b *Burst) Chain(d Desc) bool {
 	f := &b.Frames[b.N-1]
-	if len(f.Rest) == MaxSegments-1 {
+	if b.used == burstChain {
 		return false
 	}
 	if f.Rest == nil {
@@ -114,6 +166,39 @@ type DeviceStats struct {
 	Wakeups     uint64 // system calls to make the kernel look at a ring
 }
 
+// Offload is a set of big frames that a device takes whole, to be cut by the
+// kernel, by the NIC, or not at all.
+type Offload uint8
+
+const (
+	// OffloadTCP and OffloadUDP are frames with SegTCP4 or SegTCP6, and with SegUDP.
+	OffloadTCP Offload = 1 << iota
+	OffloadUDP
+	// OffloadTunnel: of these, the ones that are in VXLAN (OuterL4 is set) as well.
+	OffloadTunnel
+)
+
+// Limits say which frames Send accepts. Others it counts as invalid and drops.
+type Limits struct {
+	Offload Offload
+	Chunks  int // most chunks of a frame: 1 is no chains
+	Bytes   int // most bytes of a frame with SegSize; 0 without Offload
+	// TxOnly: frames of this port arrive by another device.
+	TxOnly bool
+}
+
+// Takes reports whether the device accepts f, which has SegSize, whole.
+func (l *Limits) Takes(f *Frame) bool {
+	need := OffloadTCP
+	if f.Flags&SegUDP != 0 {
+		need = OffloadUDP
+	}
+	if f.OuterL4 != 0 {
+		need |= OffloadTunnel
+	}
+	return l.Offload&need == need && int(f.Total) <= l.Bytes && 1+len(f.Rest) <= l.Chunks
+}
+
 // Device is one queue of one port as the worker that owns it sees it. After
 // Start, every method but Stats belongs to that worker's goroutine.
 type Device interface {
@@ -139,6 +224,9 @@ type Device interface {
 
 	// FD is the descriptor to wait on for input, or -1.
 	FD() int
+
+	// Limits do not change once the device is open.
+	Limits() Limits
 
 	// Stats adds the device's counters to s. Safe from any goroutine.
 	Stats(s *DeviceStats)

@@ -12,12 +12,15 @@ func TestBurstChains(t *testing.T) {
 					t.Fatalf("round %d: frame %d refused segment %d", round, i, s)
 				}
 			}
-			if b.Chain(Desc{Len: 1}) {
-				t.Fatal("a frame took more than MaxSegments chunks")
+			if want := burstChain - (i+1)*(MaxSegments-1); b.ChainRoom() != want {
+				t.Fatalf("room for %d more chunks, want %d", b.ChainRoom(), want)
 			}
 			if f != &b.Frames[i] {
 				t.Fatal("Add returned another frame")
 			}
+		}
+		if b.Chain(Desc{Len: 1}) {
+			t.Fatal("a full burst took another chunk")
 		}
 		if b.Room() != 0 || b.N != BurstSize {
 			t.Fatalf("room %d, N %d in a full burst", b.Room(), b.N)
@@ -58,5 +61,46 @@ func TestBurstDoesNotAllocate(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations a burst", n)
+	}
+}
+
+func TestSegments(t *testing.T) {
+	for _, tt := range []struct {
+		f        Frame
+		segments uint32
+		bytes    uint64
+	}{
+		{Frame{Total: 1464}, 1, 1464},
+		{Frame{Total: 54 + 1400, HeaderLen: 54, SegSize: 1400}, 1, 1454},
+		{Frame{Total: 54 + 1401, HeaderLen: 54, SegSize: 1400}, 2, 1401 + 2*54},
+		{Frame{Total: 54 + 4200, HeaderLen: 54, SegSize: 1400}, 3, 3 * 1454},
+		{Frame{Total: 54, HeaderLen: 54, SegSize: 1400}, 1, 54},
+	} {
+		if n, bytes := tt.f.Segments(), tt.f.WireBytes(); n != tt.segments || bytes != tt.bytes {
+			t.Errorf("%+v: %d segments of %d bytes, want %d and %d", tt.f, n, bytes, tt.segments, tt.bytes)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	all := Limits{Offload: OffloadTCP | OffloadUDP | OffloadTunnel, Chunks: 3, Bytes: 10000}
+	plain := Limits{Offload: OffloadTCP, Chunks: 3, Bytes: 10000}
+	for _, tt := range []struct {
+		name string
+		l    Limits
+		f    Frame
+		want bool
+	}{
+		{"TCP", plain, Frame{Total: 10000, Flags: SegTCP4, Rest: make([]Desc, 2)}, true},
+		{"too many bytes", plain, Frame{Total: 10001, Flags: SegTCP4}, false},
+		{"too many chunks", plain, Frame{Total: 5000, Flags: SegTCP6, Rest: make([]Desc, 3)}, false},
+		{"UDP", plain, Frame{Total: 5000, Flags: SegUDP}, false},
+		{"tunnel", plain, Frame{Total: 5000, Flags: SegTCP4, OuterL4: 34}, false},
+		{"UDP in a tunnel", all, Frame{Total: 5000, Flags: SegUDP, OuterL4: 34}, true},
+		{"no offload", Limits{Chunks: 1}, Frame{Total: 5000, Flags: SegTCP4}, false},
+	} {
+		if got := tt.l.Takes(&tt.f); got != tt.want {
+			t.Errorf("%s: %t", tt.name, got)
+		}
 	}
 }

@@ -28,6 +28,11 @@ const (
 // Pool is the memory of one worker: chunks of equal size in one page-aligned
 // region outside the Go heap, a stack of free ones, and the owner of each.
 // All methods but Region and ChunkSize belong to the worker's goroutine.
+//
+// Several descriptors may cite one chunk, when a big frame is cut: Cite adds
+// one, and Free, Give and Take count each on its own. All the citations of a
+// chunk that are not the worker's are with one device: the segments of a frame
+// leave by one port.
 type Pool struct {
 	mem       []byte
 	chunkSize uint64
@@ -35,9 +40,11 @@ type Pool struct {
 	shift     uint
 	free      []uint32 // stack of chunk numbers
 	owner     []Owner  // by chunk number
+	cites     []uint16 // by chunk number: descriptors that cite it, beyond the first
 	devices   []bool   // by owner tag - firstDevice: in use
 	reserve   int      // chunks that AllocSpare leaves
 	checked   bool
+	mine      []uint16 // checked: by chunk number, the citations that are the worker's
 }
 
 // NewPool maps chunks × chunkSize bytes. chunkSize is 2048 or 4096
@@ -63,7 +70,11 @@ func NewPool(chunks int, chunkSize int, checked bool) (*Pool, error) {
 		mask:      uint64(chunkSize - 1),
 		free:      make([]uint32, 0, chunks),
 		owner:     make([]Owner, chunks),
+		cites:     make([]uint16, chunks),
 		checked:   checked,
+	}
+	if checked {
+		p.mine = make([]uint16, chunks)
 	}
 	for 1<<p.shift != chunkSize {
 		p.shift++
@@ -116,7 +127,8 @@ func (p *Pool) Alloc() (addr uint64, ok bool) {
 	c := p.free[n-1]
 	p.free = p.free[:n-1]
 	if p.checked {
-		p.check(c, ownerFree, "allocated")
+		p.checkFree(c)
+		p.mine[c] = 1
 	}
 	p.owner[c] = OwnerWorker
 	return uint64(c)<<p.shift + Headroom, true
@@ -135,11 +147,37 @@ func (p *Pool) AllocSpare() (addr uint64, ok bool) {
 	return p.Alloc()
 }
 
-// Free gives the worker's chunk that holds addr back to the free list.
+// SpareChunks is the number of chunks that AllocSpare would still give.
+func (p *Pool) SpareChunks() int { return max(len(p.free)-p.reserve, 0) }
+
+// Cite notes one more descriptor of the worker's that cites the chunk of addr,
+// of which the worker has one already. A chunk has at most maxCites.
+func (p *Pool) Cite(addr uint64) bool {
+	c := uint32(addr >> p.shift)
+	if p.cites[c] == maxCites {
+		return false
+	}
+	if p.checked {
+		p.lose(c, "cited")
+		p.mine[c] += 2
+	}
+	p.cites[c]++
+	return true
+}
+
+// maxCites is far beyond the 84 segments of 48 bytes that begin in one chunk.
+const maxCites = 1<<16 - 1
+
+// Free ends one of the worker's descriptors that cite the chunk of addr. The
+// last one puts the chunk on the free list.
 func (p *Pool) Free(addr uint64) {
 	c := uint32(addr >> p.shift)
 	if p.checked {
-		p.check(c, OwnerWorker, "freed")
+		p.lose(c, "freed")
+	}
+	if p.cites[c] > 0 {
+		p.cites[c]--
+		return
 	}
 	p.owner[c] = ownerFree
 	p.free = append(p.free, c)
@@ -153,27 +191,32 @@ func (p *Pool) FreeFrame(f *Frame) {
 	}
 }
 
-// Give passes the worker's chunk that holds addr to a device.
+// Give passes the worker's descriptor that cites the chunk of addr to a device.
 func (p *Pool) Give(addr uint64, to Owner) {
 	c := uint32(addr >> p.shift)
 	if p.checked {
-		p.check(c, OwnerWorker, "given to a device")
+		p.lose(c, "given to a device")
 	}
 	p.owner[c] = to
 }
 
-// Take passes a device's chunk back to the worker. It reports false, and
+// Take passes a device's descriptor back to the worker. It reports false, and
 // changes nothing, when addr is outside the pool or not that device's: the
 // kernel handed out an address it never got, which must not become a frame.
 func (p *Pool) Take(addr uint64, from Owner) bool {
 	c := addr >> p.shift
-	if c >= uint64(len(p.owner)) || p.owner[c] != from {
+	if c >= uint64(len(p.owner)) || p.owner[c] != from || p.checked && p.mine[c] > p.cites[c] {
 		if p.checked {
 			panic(fmt.Sprintf("frame pool: device %d returned address %#x that it does not own", from, addr))
 		}
 		return false
 	}
-	p.owner[c] = OwnerWorker
+	if p.checked {
+		p.mine[c]++
+	}
+	if p.cites[c] == 0 {
+		p.owner[c] = OwnerWorker
+	}
 	return true
 }
 
@@ -191,11 +234,15 @@ func (p *Pool) NewOwner() Owner {
 
 // Reclaim frees every chunk that a closed device held and releases its tag. It
 // returns how many there were. It walks all chunks: for removal of a port only.
+// The worker has no descriptor left that cites one of them.
 func (p *Pool) Reclaim(from Owner) int {
 	n := 0
 	for c, o := range p.owner {
 		if o == from {
-			p.owner[c] = ownerFree
+			if p.checked && p.mine[c] != 0 {
+				panic(fmt.Sprintf("frame pool: chunk %d reclaimed from device %d while the worker has %d descriptors of it", c, from, p.mine[c]))
+			}
+			p.owner[c], p.cites[c] = ownerFree, 0
 			p.free = append(p.free, uint32(c))
 			n++
 		}
@@ -215,11 +262,19 @@ func (p *Pool) Held(o Owner) int {
 	return n
 }
 
-func (p *Pool) check(c uint32, want Owner, what string) {
+func (p *Pool) checkFree(c uint32) {
+	if got := p.owner[c]; got != ownerFree || p.cites[c] != 0 {
+		panic(fmt.Sprintf("frame pool: chunk %d allocated while its owner is %d and it is cited %d times more", c, got, p.cites[c]))
+	}
+}
+
+// lose counts one descriptor of the worker's less.
+func (p *Pool) lose(c uint32, what string) {
 	if int(c) >= len(p.owner) {
 		panic(fmt.Sprintf("frame pool: chunk %d of %d %s", c, len(p.owner), what))
 	}
-	if got := p.owner[c]; got != want {
-		panic(fmt.Sprintf("frame pool: chunk %d %s while its owner is %d, want %d", c, what, got, want))
+	if p.mine[c] == 0 {
+		panic(fmt.Sprintf("frame pool: chunk %d %s while the worker has no descriptor of it (owner %d)", c, what, p.owner[c]))
 	}
+	p.mine[c]--
 }

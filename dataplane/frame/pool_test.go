@@ -187,3 +187,76 @@ func TestPoolModel(t *testing.T) {
 		}
 	}
 }
+
+// A chunk that several descriptors cite is free when the last of them has ended,
+// in whatever order the worker and the device end theirs.
+func TestCitations(t *testing.T) {
+	for _, order := range []string{"ddd", "dwd", "wdd", "wwd", "ddw", "www"} {
+		p := newTestPool(t, 2, 4096, true)
+		dev := p.NewOwner()
+		addr, _ := p.Alloc()
+		p.Cite(addr)
+		p.Cite(addr)
+		for _, who := range order { // the worker gives what it does not end itself
+			if who == 'd' {
+				p.Give(addr, dev)
+			}
+		}
+		for i, who := range order {
+			if p.FreeChunks() != 1 {
+				t.Fatalf("%s: the chunk is free after %d of 3", order, i)
+			}
+			if who == 'd' && !p.Take(addr, dev) {
+				t.Fatalf("%s: the device's descriptor is not known", order)
+			}
+			p.Free(addr)
+		}
+		if p.FreeChunks() != 2 {
+			t.Errorf("%s: the chunk was lost", order)
+		}
+	}
+}
+
+// What a device holds of a chunk when it closes is one chunk, however often cited.
+func TestReclaimCitations(t *testing.T) {
+	p := newTestPool(t, 2, 4096, true)
+	dev := p.NewOwner()
+	addr, _ := p.Alloc()
+	p.Cite(addr)
+	p.Cite(addr)
+	p.Give(addr, dev)
+	p.Give(addr, dev)
+	p.Free(addr)
+	if n := p.Reclaim(dev); n != 1 || p.FreeChunks() != 2 {
+		t.Errorf("%d chunks reclaimed, %d free, want 1 and 2", n, p.FreeChunks())
+	}
+	again, _ := p.Alloc()
+	p.Free(again) // no citation is left over
+	if p.FreeChunks() != 2 {
+		t.Error("a reclaimed chunk kept its citations")
+	}
+}
+
+// The mistakes that checked mode is there for.
+func TestCitationsChecked(t *testing.T) {
+	for name, misuse := range map[string]func(p *Pool, dev Owner, addr uint64){
+		"freed once too often":     func(p *Pool, _ Owner, addr uint64) { p.Free(addr); p.Free(addr); p.Free(addr) },
+		"given once too often":     func(p *Pool, dev Owner, addr uint64) { p.Give(addr, dev); p.Give(addr, dev); p.Give(addr, dev) },
+		"taken once too often":     func(p *Pool, dev Owner, addr uint64) { p.Give(addr, dev); p.Take(addr, dev); p.Take(addr, dev) },
+		"cited by who has none":    func(p *Pool, dev Owner, addr uint64) { p.Give(addr, dev); p.Give(addr, dev); p.Cite(addr) },
+		"reclaimed while in use":   func(p *Pool, dev Owner, addr uint64) { p.Give(addr, dev); p.Reclaim(dev) },
+		"allocated while cited on": func(p *Pool, _ Owner, addr uint64) { p.owner[0] = ownerFree; p.free = append(p.free, 0); p.Alloc() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newTestPool(t, 1, 4096, true)
+			addr, _ := p.Alloc()
+			p.Cite(addr)
+			defer func() {
+				if recover() == nil {
+					t.Error("nobody noticed")
+				}
+			}()
+			misuse(p, p.NewOwner(), addr)
+		})
+	}
+}

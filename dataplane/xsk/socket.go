@@ -87,6 +87,15 @@ func (s *Socket) TxChecksum() bool { return s.csumOffload }
 // does not make it ready (net/xdp/xsk.c, xsk_poll): rtnetlink tells.
 func (s *Socket) FD() int { return s.fd }
 
+// Limits implements frame.Device: chains where the kernel has multi-buffer, and
+// no segmentation. Descriptors cannot say that a frame is to be cut.
+func (s *Socket) Limits() frame.Limits {
+	if s.class.sg {
+		return frame.Limits{Chunks: frame.MaxSegments}
+	}
+	return frame.Limits{Chunks: 1}
+}
+
 // State is what the last send found. Safe from any goroutine. A socket that
 // only receives does not notice; rtnetlink tells.
 func (s *Socket) State() State { return State(s.state.Load()) }

@@ -20,6 +20,10 @@ type Sent struct {
 	Flags      frame.Flags
 	CsumStart  int
 	CsumOffset int
+	SegSize    int // of a big frame that the device took whole
+	HeaderLen  int
+	OuterL4    int
+	Chunks     int // that it came in
 }
 
 // Device is an in-memory device. Inject and Sent are safe from any goroutine;
@@ -28,6 +32,9 @@ type Device struct {
 	// Complete makes Send complete partial checksums, as a kernel would for a
 	// receiver that verifies them.
 	Complete bool
+	// Takes are the limits that the device states; the zero value is any chain
+	// and no big frames. Set it before the port is added.
+	Takes frame.Limits
 	// Limit, if not 0, is the number of frames that Send takes before it says
 	// that its ring is full; Drain empties the ring.
 	Limit atomic.Int64
@@ -160,7 +167,11 @@ func (d *Device) Send(frames []frame.Frame) int {
 }
 
 func (d *Device) send(f *frame.Frame) {
-	s := Sent{Flags: f.Flags, CsumStart: int(f.CsumStart), CsumOffset: int(f.CsumOffset)}
+	s := Sent{Flags: f.Flags, CsumStart: int(f.CsumStart), CsumOffset: int(f.CsumOffset), SegSize: int(f.SegSize),
+		HeaderLen: int(f.HeaderLen), OuterL4: int(f.OuterL4), Chunks: 1 + len(f.Rest)}
+	if limits := d.Limits(); f.SegSize != 0 && !limits.Takes(f) || s.Chunks > limits.Chunks {
+		panic("memport: a frame is beyond the device's limits")
+	}
 	s.Data = append(s.Data, d.pool.Bytes(f.Addr, f.Len)...)
 	d.pool.Give(f.Addr, d.owner)
 	for _, r := range f.Rest {
@@ -204,6 +215,14 @@ func (d *Device) Sending() bool { return false }
 
 // FD implements frame.Device: there is nothing to wait on.
 func (d *Device) FD() int { return -1 }
+
+// Limits implements frame.Device.
+func (d *Device) Limits() frame.Limits {
+	if d.Takes.Chunks == 0 {
+		return frame.Limits{Chunks: frame.MaxChunks}
+	}
+	return d.Takes
+}
 
 // Stats implements frame.Device.
 func (d *Device) Stats(s *frame.DeviceStats) { s.TxRingFull += d.refused.Load() }
