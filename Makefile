@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward lint generate deps deps-generate deps-bench clean
+.PHONY: build test race demo bench bench-forward bench-tcp lint generate deps deps-generate deps-bench clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -44,6 +44,12 @@ bench:
 bench-forward: deps-bench build
 	mkdir -p bench/out
 	$(GO) test -v -count=1 -timeout 30m $(EXEC) -run '^TestForwardingRate$$' ./bench -args -forward $(BENCHFLAGS)
+
+# TCP between pods through Culvert beside the kernel, in turn, on one node and
+# on two; '-scenarios mtu-wire -pods veth -latency' and more in BENCHFLAGS.
+bench-tcp: deps build
+	mkdir -p bench/out
+	$(GO) test -v -count=1 -timeout 60m $(EXEC) -run '^TestThroughput$$' ./bench/tcp -args -tcp $(BENCHFLAGS)
 
 lint:
 	$(GO) mod tidy -diff

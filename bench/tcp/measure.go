@@ -1,0 +1,170 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"culvert/bench/testbed"
+)
+
+// Measurement is one pair in one round with a number of connections.
+type Measurement struct {
+	Scenario    string  `json:"scenario"`
+	Pair        string  `json:"pair"`
+	Connections int     `json:"connections"`
+	Round       int     `json:"round"`
+	Gbits       float64 `json:"gbits"` // a second, received
+	Retransmits int     `json:"retransmits"`
+	Congestion  string  `json:"congestion"`
+	// Seconds is the time between the two readings that the next three come
+	// from. CoresBusy is the processor time of the whole machine in it, iperf3
+	// included; BusyFraction the same of all cores.
+	Seconds      float64 `json:"seconds"`
+	CoresBusy    float64 `json:"coresBusy"`
+	BusyFraction float64 `json:"busyFraction"`
+	// AgentSeconds is the processor time of all culvertds of the pair, AgentCores
+	// the same a second.
+	AgentSeconds float64 `json:"agentSeconds"`
+	AgentCores   float64 `json:"agentCores"`
+	// FrameLen is the mean length of the frames that crossed the wire, those of
+	// the data and those of the acknowledgements; LongFrames is how many longer
+	// than the MTU packet sockets saw in the warm-up.
+	FrameLen   [2]float64 `json:"frameLen"`
+	LongFrames uint64     `json:"longFrames"`
+	// Drops are the frames that the culvertds discarded, by reason.
+	Drops map[string]uint64 `json:"drops,omitempty"`
+	// Background is how many cores were busy just before the turn: with more
+	// than a few hundredths, it measured something else, too.
+	Background float64 `json:"background"`
+}
+
+// Latency is one pair in one round: the mean time of a ping's way there and back.
+type Latency struct {
+	Scenario   string  `json:"scenario"`
+	Pair       string  `json:"pair"`
+	Round      int     `json:"round"`
+	Sent       int     `json:"sent"`
+	Received   int     `json:"received"`
+	MeanMicros float64 `json:"meanMicros"`
+}
+
+// throughput measures TCP over a number of connections at the same time.
+func (b *bed) throughput(ctx context.Context, o Options, connections int) (m Measurement, err error) {
+	m.Connections = connections
+	dropped, err := b.drops(ctx)
+	if err != nil {
+		return m, err
+	}
+	t, err := b.iperf(ctx, o, connections, func(ctx context.Context) error { return b.observe(ctx, o, &m) })
+	if err != nil {
+		return m, fmt.Errorf("%w\n%s", err, b.log())
+	}
+	m.Gbits, m.Retransmits, m.Congestion = t.Gbits, t.Retransmits, t.Congestion
+	after, err := b.drops(ctx)
+	if err != nil {
+		return m, err
+	}
+	m.Drops = since(after, dropped)
+	return m, b.wire.checkFrames(&m)
+}
+
+// observe looks for long frames in the warm-up, where looking costs nothing
+// that is measured, then takes the difference of two readings.
+func (b *bed) observe(ctx context.Context, o Options, m *Measurement) error {
+	w, err := b.startWatch()
+	if err != nil {
+		return err
+	}
+	err = sleep(ctx, time.Duration(o.WarmUp)*time.Second)
+	if err == nil {
+		m.LongFrames, err = w.count()
+	}
+	if err = errors.Join(err, w.close()); err != nil {
+		return err
+	}
+	before, err := b.read()
+	if err != nil {
+		return err
+	}
+	if err := sleep(ctx, time.Duration(o.Seconds)*time.Second); err != nil {
+		return err
+	}
+	after, err := b.read()
+	if err != nil {
+		return err
+	}
+	after.fill(m, before)
+	return nil
+}
+
+// reading is all counters at one moment.
+type reading struct {
+	at      time.Time
+	machine time.Duration // processor time of all that is not idle
+	agents  time.Duration // ... of the culvertds
+	traffic traffic
+}
+
+func (b *bed) read() (r reading, err error) {
+	if r.machine, err = machineTime(); err != nil {
+		return r, err
+	}
+	for _, a := range b.agents() {
+		t, err := testbed.CPUTime(a.daemon.Proc())
+		if err != nil {
+			return r, err
+		}
+		r.agents += t
+	}
+	r.at = time.Now()
+	r.traffic, err = b.traffic()
+	return r, err
+}
+
+// fill writes down what happened since an earlier reading.
+func (r reading) fill(m *Measurement, before reading) {
+	took := r.at.Sub(before.at)
+	m.Seconds = took.Seconds()
+	m.CoresBusy = float64(r.machine-before.machine) / float64(took)
+	m.BusyFraction = m.CoresBusy / float64(cores)
+	m.AgentSeconds = (r.agents - before.agents).Seconds()
+	m.AgentCores = m.AgentSeconds / m.Seconds
+	m.FrameLen = r.traffic.means(before.traffic)
+}
+
+// drops are those of all culvertds of the pair so far, by reason.
+func (b *bed) drops(ctx context.Context) (map[string]uint64, error) {
+	sum := make(map[string]uint64)
+	for _, a := range b.agents() {
+		drops, err := a.drops(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for reason, n := range drops {
+			sum[reason] += n
+		}
+	}
+	return sum, nil
+}
+
+// since is what was added to the counters.
+func since(after, before map[string]uint64) map[string]uint64 {
+	added := make(map[string]uint64)
+	for reason, n := range after {
+		if n > before[reason] {
+			added[reason] = n - before[reason]
+		}
+	}
+	return added
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
