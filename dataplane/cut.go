@@ -7,88 +7,101 @@ import (
 	"culvert/internal/packet"
 )
 
-// forwardBig takes a packet that is larger than its egress allows. A TCP packet
-// beyond what the far side sends unsegmented is a GSO frame and is cut as the
-// kernel would have; any other is what a router treats so: fragmented where
-// its sender permits, refused with the size that fits where not (RFC 1191).
-func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
+// cut makes pieces of a big frame, unit bytes of payload each, and stages them for
+// the egress port. The big frame is freed. A piece of more than one segment is a
+// big frame itself, for a device that takes those.
+func (w *worker) cut(f *frame.Frame, rec *record, adj *fib.Adjacency, unit int) {
 	info := &rec.info
-	switch {
-	case info.Proto == packet.ProtoTCP && info.L4 != 0 && info.L3Len > uint32(w.in.port.spec.MTU):
-		w.segment(f, rec, adj)
-	case info.Flags&(packet.V4|packet.DF) == packet.V4:
-		w.fragment(f, rec, adj)
-	default:
-		w.refuse(f, rec, adj, drop.TooBig)
-	}
-}
-
-// segment cuts a GSO frame into TCP segments for the egress port, each in a
-// chunk of its own, and sends them. The big frame is freed.
-func (w *worker) segment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
-	info := &rec.info
-	w.ageHop(f, rec)
-	head := w.pool.Bytes(f.Addr, f.Len)[info.L3:]
-	hdrLen := uint32(info.Payload - info.L3)
-	mss := w.segmentSize(rec, adj, hdrLen)
-	if mss <= 0 {
-		w.discard(f, rec, drop.CannotSegment)
-		return
-	}
 	s := &w.segmenter
-	if r := s.Init(head, info, mss); r != drop.None {
+	if r := s.Init(w.pool.Bytes(f.Addr, f.Len)[info.L3:], info, unit); r != drop.None {
 		w.discard(f, rec, r)
 		return
 	}
+	hdrLen := uint32(s.HeaderLen())
+	cite := w.citesPayload(adj.Port, unit)
 	from := chain{pool: w.pool, f: f}
 	from.skip(uint32(info.Payload))
 	out := rec.info
 	out.L3, out.L4, out.Payload = 0, info.L4-info.L3, info.Payload-info.L3
 	out.Flags |= packet.Partial
-	var packets, bytes uint32
+	if info.Flags&packet.NoChecksum != 0 {
+		out.Flags &^= packet.Partial
+	}
 	r := drop.None
 	for more := true; more; {
-		var seg frame.Frame
+		var piece frame.Frame
 		var n int
-		if r = w.newFrame(&seg); r != drop.None {
+		if r = w.newFrame(&piece); r != drop.None {
 			break
 		}
-		_, n, more = s.Next(w.pool.Bytes(seg.Addr, hdrLen))
-		from.read(w.pool.Bytes(seg.Addr+uint64(hdrLen), uint32(n)))
-		seg.Len = hdrLen + uint32(n)
-		seg.Total = seg.Len
-		out.L3Len = seg.Len
-		bytes += seg.Len
-		packets++
-		if r = w.rewrite(&seg, &out, adj, rec.hash); r != drop.None {
-			w.pool.FreeFrame(&seg)
+		_, n, more = s.Next(w.pool.Bytes(piece.Addr, hdrLen))
+		piece.Len, piece.Total = hdrLen, hdrLen
+		if cite {
+			r = w.citePayload(&piece, &from, uint32(n))
+		} else {
+			from.read(w.pool.Bytes(piece.Addr+uint64(hdrLen), uint32(n)))
+			piece.Len, piece.Total = hdrLen+uint32(n), hdrLen+uint32(n)
+		}
+		if n > int(f.SegSize) {
+			piece.SegSize, piece.Flags = f.SegSize, f.Flags&(frame.SegKinds|frame.SegCWR)
+			f.Flags &^= frame.SegCWR
+		}
+		out.L3Len = piece.Total
+		if r == drop.None {
+			r = w.rewrite(&piece, &out, adj, rec.hash)
+		}
+		if r != drop.None {
+			w.pool.FreeFrame(&piece)
 			break
 		}
-		w.enqueue(&seg, adj.Port)
-	}
-	if packets > 0 && rec.entry != nil {
-		rec.entry.Touch(rec.dir, info, bytes, packets, w.now)
+		w.enqueue(&piece, adj.Port)
 	}
 	w.endBig(f, rec, r)
 }
 
-// minSegment is the least payload of a segment, whatever a SYN announced: Linux's
-// default of net.ipv4.tcp_min_snd_mss. Without it one frame could become 64,000.
-const minSegment = 48
-
-// segmentSize is the payload of one segment: what the receiver announced in its
-// SYN, less the options that each segment carries (RFC 6691), within the
-// egress MTU and one chunk.
-func (w *worker) segmentSize(rec *record, adj *fib.Adjacency, hdrLen uint32) int {
-	room := min(int(adj.MTU), w.pool.ChunkSize()-frame.Headroom) - int(hdrLen)
-	if rec.entry != nil {
-		if mss := int(rec.entry.MSS(rec.dir.Other())); mss != 0 {
-			options := int(rec.info.Payload-rec.info.L4) - packet.TCPLen
-			room = min(room, max(mss-options, minSegment))
-		}
+// citesPayload says how pieces with so many bytes of payload get it: as descriptors
+// that cite the big frame's chunks, or copied. The kernel gathers a frame's
+// chunks in copy mode, too, but at a page and a copy for each
+// (net/xdp/xsk.c, xsk_build_skb): a segment is copied cheaper here.
+func (w *worker) citesPayload(index uint16, unit int) bool {
+	q := w.ports[index%maxPorts]
+	if q == nil || q.limits.Chunks < minCiting {
+		return false
 	}
-	return room
+	return q.limits.Gather || unit > w.pool.ChunkSize()-frame.Headroom-maxHeader
 }
+
+const (
+	// minCiting is the number of chunks of a segment that is cited: its headers,
+	// and payload from two of the big frame's.
+	minCiting = 3
+	// maxHeader is the length of the longest inner headers of a segment in bytes.
+	maxHeader = 128
+)
+
+// citePayload makes the next n bytes of the big frame part of the piece.
+func (w *worker) citePayload(piece *frame.Frame, from *chain, n uint32) drop.Reason {
+	if cap(w.arena)-len(w.arena) < frame.MaxChunks+frame.BurstSize {
+		w.flush() // frames that wait cite the arena
+	}
+	start := len(w.arena)
+	for n > 0 {
+		d := from.next(n)
+		if d.Len == 0 || !w.pool.Cite(d.Addr) {
+			piece.Rest = w.arena[start:]
+			return drop.CannotSegment
+		}
+		w.arena = append(w.arena, d)
+		piece.Total += d.Len
+		n -= d.Len
+	}
+	piece.Rest = w.arena[start:len(w.arena):len(w.arena)]
+	return drop.None
+}
+
+// arenaSize is the number of descriptors for continuation chunks of staged frames:
+// several 64 KB frames cut into segments, and a burst merged.
+const arenaSize = 4096
 
 // fragment splits a packet whose sender allows it (RFC 791 3.2), each fragment
 // in a chunk of its own, and sends the fragments. The packet is freed.
@@ -188,7 +201,7 @@ func (w *worker) completeChecksum(f *frame.Frame, info *packet.Info) {
 type chain struct {
 	pool *frame.Pool
 	f    *frame.Frame
-	next int    // index into Rest of the chunk after the current one
+	rest int    // index into Rest of the chunk after the current one
 	addr uint64 // of the next byte
 	left uint32 // bytes left in the current chunk
 }
@@ -201,18 +214,27 @@ func (c *chain) skip(n uint32) {
 // read fills dst with the next bytes; the frame holds enough of them.
 func (c *chain) read(dst []byte) {
 	for len(dst) > 0 {
-		if c.left == 0 {
-			if c.next == len(c.f.Rest) {
-				return
-			}
-			d := &c.f.Rest[c.next]
-			c.next++
-			c.addr, c.left = d.Addr, d.Len
-			continue
+		d := c.next(uint32(len(dst)))
+		if d.Len == 0 {
+			return
 		}
-		n := copy(dst, c.pool.Bytes(c.addr, c.left))
-		dst = dst[n:]
-		c.addr += uint64(n)
-		c.left -= uint32(n)
+		dst = dst[copy(dst, c.pool.Bytes(d.Addr, d.Len)):]
 	}
+}
+
+// next is where the next bytes are, as many as lie in one chunk and at most n; of
+// no length at the frame's end.
+func (c *chain) next(n uint32) frame.Desc {
+	for c.left == 0 {
+		if c.rest == len(c.f.Rest) {
+			return frame.Desc{}
+		}
+		d := &c.f.Rest[c.rest]
+		c.rest++
+		c.addr, c.left = d.Addr, d.Len
+	}
+	d := frame.Desc{Addr: c.addr, Len: min(n, c.left)}
+	c.addr += uint64(d.Len)
+	c.left -= d.Len
+	return d
 }

@@ -20,19 +20,30 @@ type record struct {
 	dir  flow.Direction
 	tos  uint8 // the inner packet's TOS after decapsulation
 	peer packet.Addr
-	live bool // the worker still owns the frame
+	in   *portQueue // the worker's queue of the ingress port
+	live bool       // the worker still owns the frame
+	// guessed: the frame is big, and what it shall be cut to was lost on its way.
+	guessed bool
 }
 
 // ingress parses a received frame into its record. Afterwards the frame's first
 // byte is that of the pod's own Ethernet header, tunnel headers popped.
 func (w *worker) ingress(f *frame.Frame, rec *record) {
-	rec.live, rec.entry = true, nil
+	rec.live, rec.entry, rec.guessed = true, nil, false
+	rec.in = w.from
+	if w.from.port.spec.Kind == PortIntake && !w.identify(f, rec) {
+		return
+	}
+	w.in = rec.in
 	w.in.rxPackets++
 	w.in.rxBytes += uint64(f.Total)
 	if w.in.port.spec.Kind == PortUplink {
 		w.ingressTunnel(f, rec)
 	} else {
 		w.ingressPod(f, rec)
+	}
+	if rec.live && (f.SegSize != 0 || rec.info.L3Len > uint32(w.in.port.spec.MTU)) {
+		w.admitBig(f, rec)
 	}
 }
 
@@ -48,6 +59,9 @@ func (w *worker) ingressPod(f *frame.Frame, rec *record) {
 		return
 	}
 	eth := packet.Ethernet(b)
+	if f.Flags&frame.CsumPartial != 0 {
+		rec.info.Flags |= packet.Partial // the device knows; Parse has to guess from the field
+	}
 	spec := &w.in.port.spec
 	if eth.Src() != spec.PeerMAC {
 		w.discard(f, rec, drop.SpoofedMAC)
@@ -111,6 +125,9 @@ func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
 		// Neighbours are static in a layer-3 overlay: nobody asks.
 		w.discard(f, rec, drop.ARPIgnored)
 		return
+	}
+	if f.Flags&frame.CsumPartial != 0 {
+		rec.info.Flags |= packet.Partial
 	}
 	if rec.tos, r = encap.DecapECN(outer.TOS, rec.info.TOS); r != drop.None {
 		w.discard(f, rec, r)

@@ -54,9 +54,13 @@ func (w *worker) takeMail() (end bool) {
 func (w *worker) attach(q *portQueue) (err error) {
 	w.do(func() {
 		q.owner = w.pool.NewOwner()
+		q.limits = q.dev.Limits()
 		first := minFill
-		if q.port.spec.Kind == PortUplink {
+		if q.port.spec.Kind == PortUplink || q.port.spec.Kind == PortIntake {
 			first = w.fillMost(len(w.active) + 1)
+		}
+		if q.limits.TxOnly {
+			first = 0
 		}
 		if err = q.dev.Start(q.owner, first); err != nil {
 			return

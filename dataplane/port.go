@@ -18,12 +18,13 @@ const (
 	PortVeth                   // a pod behind a veth
 	PortTAP                    // a pod behind a TAP
 	PortHost                   // the node's own network stack
+	PortIntake                 // no port of its own: frames of many ports arrive by it, each with its port's tag
 	numPortKinds
 )
 
 // String is the word of the JSON output and of the metrics' kind label.
 func (k PortKind) String() string {
-	return [...]string{"uplink", "veth", "tap", "host"}[k]
+	return [...]string{"uplink", "veth", "tap", "host", "intake"}[k]
 }
 
 // PortSpec describes a port. It is immutable once the port is added.
@@ -77,6 +78,7 @@ type portQueue struct {
 	port   *port
 	worker *worker
 	dev    frame.Device
+	limits frame.Limits // dev's
 	owner  frame.Owner
 
 	// ntx frames wait in tx for the next flush.

@@ -26,7 +26,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		w.refuse(f, rec, adj, drop.TTLExceeded)
 		return
 	}
-	if rec.info.L3Len > uint32(adj.MTU) {
+	if f.SegSize != 0 || rec.info.L3Len > uint32(adj.MTU) {
 		w.forwardBig(f, rec, adj)
 		return
 	}
@@ -40,6 +40,10 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		return
 	}
 	rec.live = false
+	if rec.info.Proto == packet.ProtoTCP && rec.entry != nil && w.in.port.spec.Kind == PortUplink {
+		w.enqueueSegment(f, rec, adj)
+		return
+	}
 	w.enqueue(f, adj.Port)
 }
 

@@ -60,7 +60,11 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 		in.Sum = w.sumPacket(f, info, n)
 	}
 	adj.Rewrite.Push(w.pool.Bytes(f.Addr, n), in)
-	f.Flags = 0
+	f.Flags &= frame.SegKinds | frame.SegCWR
+	if f.SegSize != 0 {
+		f.HeaderLen = uint16(n) + info.Payload - info.L3
+		f.OuterL4 = uint8(adj.Rewrite.OuterL4())
+	}
 	if info.Flags&packet.Partial != 0 {
 		offset, _ := packet.ChecksumOffset(info.Proto)
 		f.Flags = frame.CsumPartial

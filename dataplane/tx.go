@@ -17,13 +17,19 @@ func (w *worker) enqueue(f *frame.Frame, index uint16) {
 	if q.ntx == len(q.tx) {
 		w.flushPort(q)
 	}
+	w.stage1(f, q)
+}
+
+// stage1 puts a frame behind those that wait for the next flush of q, which has room.
+func (w *worker) stage1(f *frame.Frame, q *portQueue) {
 	if q.ntx == 0 {
-		w.staged = append(w.staged, index)
+		w.staged = append(w.staged, q.port.index)
 	}
 	t := &q.tx[q.ntx]
 	q.ntx++
 	t.Addr, t.Len, t.Total = f.Addr, f.Len, f.Total
 	t.CsumStart, t.CsumOffset, t.Flags = f.CsumStart, f.CsumOffset, f.Flags
+	t.SegSize, t.HeaderLen, t.OuterL4 = f.SegSize, f.HeaderLen, f.OuterL4
 	if f.Rest != nil || t.Rest != nil { // a pointer store costs a write barrier's check
 		t.Rest = f.Rest
 	}
@@ -39,6 +45,7 @@ func (w *worker) flush() {
 		}
 	}
 	w.staged = w.staged[:0]
+	w.arena, w.groups.used = w.arena[:0], 0
 }
 
 // flushPort hands the staged frames to the port's device and drops, counted at
@@ -47,18 +54,22 @@ func (w *worker) flushPort(q *portQueue) {
 	if q.ntx == 0 {
 		return
 	}
-	staged := q.tx[:q.ntx]
-	for i := range staged {
-		q.txBytes += uint64(staged[i].Total)
+	if w.groups.open > 0 {
+		w.closeGroups(q)
 	}
+	staged := q.tx[:q.ntx]
+	q.ntx = 0
 	sent := q.dev.Send(staged)
-	q.txPackets += uint64(sent)
+	for i := range staged[:sent] { // what is counted of a frame stays when its memory is gone
+		q.txPackets += uint64(staged[i].Segments())
+		q.txBytes += staged[i].WireBytes()
+	}
+	lost := uint64(0)
 	for i := sent; i < len(staged); i++ {
-		q.txBytes -= uint64(staged[i].Total)
+		lost += uint64(staged[i].Segments())
 		w.pool.FreeFrame(&staged[i])
 	}
-	if lost := len(staged) - sent; lost > 0 {
-		bump(&q.counters.drops[drop.TxRingFull], uint64(lost))
+	if lost > 0 {
+		bump(&q.counters.drops[drop.TxRingFull], lost)
 	}
-	q.ntx = 0
 }

@@ -32,7 +32,9 @@ type worker struct {
 
 	// The burst in hand: which queue it came from, under which tables, and how
 	// far the stages have come, so that a panic costs one frame.
-	in         *portQueue
+	from       *portQueue
+	in         *portQueue   // the ingress port of the frame in hand
+	received   []*portQueue // ports whose frames came by an intake
 	snap       *fib.Snapshot
 	burst      frame.Burst
 	recs       [frame.BurstSize]record
@@ -44,6 +46,8 @@ type worker struct {
 	sum        packet.Summer
 	segmenter  packet.Segmenter
 	fragmenter packet.Fragmenter
+	groups     groups
+	arena      []frame.Desc // continuation chunks of staged frames that were cut or merged
 
 	now       uint32 // seconds since the engine started, as the flow table counts
 	started   time.Time
@@ -84,6 +88,7 @@ func newWorker(e *Engine, id int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{id: id, eng: e, pool: pool, flows: e.flows, ident: 1, started: time.Now()}
+	w.arena = make([]frame.Desc, 0, arenaSize)
 	pool.SetReserve(pool.Chunks() / reserveShare)
 	if err := w.poll.open(e.cfg.Poll); err != nil {
 		return nil, errors.Join(err, pool.Close())
@@ -179,12 +184,16 @@ func (w *worker) handle(q *portQueue) int {
 	}
 	bump(&w.gauges.bursts[bits.Len(uint(n-1))], 1)
 	bump(&w.gauges.burstFrames, uint64(n))
-	w.in, w.snap, w.budget = q, w.eng.tables.Load(), exceptionBudget
+	w.from, w.in, w.snap, w.budget = q, q, w.eng.tables.Load(), exceptionBudget
 	w.stage, w.cur = stageIngress, 0
 	for !w.stages() {
 	}
 	w.flush()
 	q.publish()
+	for _, in := range w.received {
+		in.publish()
+	}
+	w.received = w.received[:0]
 	return n
 }
 
@@ -220,6 +229,7 @@ func (w *worker) stages() (done bool) {
 	for i := w.cur; i < len(frames); i++ {
 		w.cur = i
 		if recs[i].live {
+			w.in = recs[i].in
 			w.forward(&frames[i], &recs[i])
 		}
 	}
@@ -234,6 +244,7 @@ func (w *worker) contain() {
 		return
 	}
 	f, rec := &w.burst.Frames[w.cur], &w.recs[w.cur]
+	w.in = rec.in
 	if w.eng.cfg.Checked {
 		panic(fmt.Sprintf("%v\n%s", cause, debug.Stack()))
 	}

@@ -57,6 +57,18 @@ type Template struct {
 // an inner packet of n bytes leaves as an outer packet of n + Overhead bytes.
 func (t *Template) Overhead() int { return max(int(t.Len)-packet.EthernetLen, 0) }
 
+// OuterL4 is the offset of the outer UDP header in the frame, 0 of a template
+// that is no VXLAN.
+func (t *Template) OuterL4() int {
+	switch t.kind {
+	case kindVXLAN4:
+		return packet.EthernetLen + packet.IPv4Len
+	case kindVXLAN6:
+		return packet.EthernetLen + packet.IPv6Len
+	}
+	return 0
+}
+
 // NeedsSum reports whether Push reads Inner.Sum: for tunnels with an outer UDP
 // checksum.
 func (t *Template) NeedsSum() bool { return t.checksum }

@@ -183,6 +183,9 @@ type Limits struct {
 	Offload Offload
 	Chunks  int // most chunks of a frame: 1 is no chains
 	Bytes   int // most bytes of a frame with SegSize; 0 without Offload
+	// Gather: a frame of several chunks costs little more to send than one of a
+	// single chunk, because the hardware gathers them.
+	Gather bool
 	// TxOnly: frames of this port arrive by another device.
 	TxOnly bool
 }

@@ -91,7 +91,7 @@ func (s *Socket) FD() int { return s.fd }
 // no segmentation. Descriptors cannot say that a frame is to be cut.
 func (s *Socket) Limits() frame.Limits {
 	if s.class.sg {
-		return frame.Limits{Chunks: frame.MaxSegments}
+		return frame.Limits{Chunks: frame.MaxSegments, Gather: s.class.zeroCopy}
 	}
 	return frame.Limits{Chunks: 1}
 }

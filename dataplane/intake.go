@@ -1,0 +1,33 @@
+package dataplane
+
+import (
+	"culvert/dataplane/frame"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// identify finds the port that a frame from the intake came by, and gives the
+// frame its source address back, in whose place the steering program wrote the
+// port. A frame of a port that is gone is dropped.
+func (w *worker) identify(f *frame.Frame, rec *record) bool {
+	b := w.pool.Bytes(f.Addr, f.Len)
+	if len(b) < packet.EthernetLen {
+		w.discard(f, rec, drop.FrameTooShort)
+		return false
+	}
+	tag, ok := frame.ReadTag(b)
+	in := w.ports[tag.Port%maxPorts]
+	if !ok || in == nil {
+		w.in = w.from
+		w.discard(f, rec, drop.PortGone)
+		return false
+	}
+	if tag.Genuine {
+		packet.Ethernet(b).SetSrc(in.port.spec.PeerMAC)
+	}
+	if in.rxPackets == 0 {
+		w.received = append(w.received, in)
+	}
+	rec.in = in
+	return true
+}

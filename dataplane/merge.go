@@ -1,0 +1,140 @@
+package dataplane
+
+import (
+	"culvert/dataplane/flow"
+	"culvert/dataplane/frame"
+	"culvert/fib"
+	"culvert/internal/packet"
+)
+
+// groups are the big frames in the making: TCP segments from the wire that follow
+// each other in their flow and leave by the same port become one frame, as
+// Linux's GRO makes it. A group lives from its first segment to the flush of its
+// port, so that nothing waits for a later burst. Its first frame stands in the
+// port's tx; the others' payloads are chained behind it at the end.
+type groups struct {
+	open  int // slots in use, or that were since the last reset
+	slot  [groupSlots]group
+	links [frame.BurstSize]link
+	used  int
+}
+
+// groupSlots is the number of flows whose segments can be merged at once.
+const groupSlots = 16
+
+// group is the big frame of one flow.
+type group struct {
+	q     *portQueue // nil: the slot is free
+	entry *flow.Entry
+	merge packet.Merge
+	info  packet.Info // of the first segment
+	dir   flow.Direction
+	sound bool   // the first segment's checksum is known to be right
+	l2Len uint16 // offset of the IP header in the frames
+	head  uint16 // of the first segment in q.tx
+	first int16  // its links
+	last  int16
+}
+
+// link is the payload of one further segment.
+type link struct {
+	desc frame.Desc
+	next int16
+}
+
+// enqueueSegment stages a TCP segment from the wire, as part of the group of its
+// flow if it continues that.
+func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
+	q := w.ports[adj.Port%maxPorts]
+	if q == nil || q.limits.Offload&frame.OffloadTCP == 0 || f.Rest != nil {
+		w.enqueue(f, adj.Port)
+		return
+	}
+	l2Len := uint16(adj.Rewrite.Len)
+	ip := w.pool.Bytes(f.Addr, f.Len)[l2Len:]
+	g := &w.groups.slot[rec.hash%groupSlots]
+	if g.q == q && g.entry == rec.entry && g.dir == rec.dir && w.join(g, f, ip, rec) {
+		return
+	}
+	if g.q != nil {
+		w.closeGroup(g)
+	}
+	w.enqueue(f, adj.Port)
+	if !g.merge.Start(ip, &rec.info) || g.merge.Closed() {
+		return
+	}
+	g.q, g.entry, g.dir, g.info = q, rec.entry, rec.dir, rec.info
+	g.sound = rec.info.Flags&packet.Partial != 0
+	g.l2Len, g.head, g.first, g.last = l2Len, uint16(q.ntx-1), -1, -1
+	w.groups.open++
+}
+
+// join makes f part of the group, if it continues it and nothing is wrong with it:
+// who takes a big frame does not look at checksums any more.
+func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
+	gs := &w.groups
+	if g.merge.Closed() || gs.used == len(gs.links) || g.merge.Segments() == g.q.limits.Chunks {
+		return false
+	}
+	head := &g.q.tx[g.head]
+	first := w.pool.Bytes(head.Addr, head.Len)[g.l2Len:]
+	if !g.sound {
+		if !packet.VerifyTransport(first, &g.info) {
+			return false
+		}
+		g.sound = true
+	}
+	if rec.info.Flags&packet.Partial == 0 && !packet.VerifyTransport(ip, &rec.info) {
+		return false
+	}
+	if !g.merge.Add(first, ip, &rec.info) {
+		return false
+	}
+	n := uint32(rec.info.PayloadLen())
+	i := int16(gs.used)
+	gs.used++
+	gs.links[i] = link{desc: frame.Desc{Addr: f.Addr + uint64(f.Len-n), Len: n}, next: -1}
+	if g.last < 0 {
+		g.first = i
+	} else {
+		gs.links[g.last].next = i
+	}
+	g.last = i
+	return true
+}
+
+// closeGroups ends the groups whose first segment waits at q.
+func (w *worker) closeGroups(q *portQueue) {
+	for i := range w.groups.slot {
+		if g := &w.groups.slot[i]; g.q == q {
+			w.closeGroup(g)
+		}
+	}
+}
+
+// closeGroup makes the group's first segment the big frame that it stands for.
+func (w *worker) closeGroup(g *group) {
+	q := g.q
+	g.q, g.entry = nil, nil
+	w.groups.open--
+	if g.first < 0 {
+		return
+	}
+	head := &q.tx[g.head]
+	b := w.pool.Bytes(head.Addr, head.Len)
+	g.merge.Finish(b[g.l2Len:])
+	start := len(w.arena)
+	for i := g.first; i >= 0; i = w.groups.links[i].next {
+		w.arena = append(w.arena, w.groups.links[i].desc)
+	}
+	head.Rest = w.arena[start:len(w.arena):len(w.arena)]
+	head.Total = head.Len + uint32(g.merge.Len()) - uint32(g.merge.Size())
+	head.SegSize = uint16(g.merge.Size())
+	head.HeaderLen = uint16(head.Len) - head.SegSize
+	head.Flags = frame.CsumPartial | segKind(&g.info)
+	head.CsumStart = g.l2Len + g.info.L4 - g.info.L3
+	head.CsumOffset = tcpChecksum
+}
+
+// tcpChecksum is the offset of the checksum in a TCP header.
+const tcpChecksum = 16
