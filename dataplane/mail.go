@@ -66,6 +66,9 @@ func (w *worker) attach(q *portQueue) (err error) {
 			return
 		}
 		w.poll.add(q.dev.FD())
+		if d, two := q.dev.(secondFD); two {
+			w.poll.add(d.BulkFD())
+		}
 		w.active = append(w.active, q)
 		if w.ports[q.port.index] == nil {
 			w.ports[q.port.index] = q
@@ -75,6 +78,10 @@ func (w *worker) attach(q *portQueue) (err error) {
 	return err
 }
 
+// secondFD is a device with two descriptors to wait on: small and big frames
+// arrive on different sockets.
+type secondFD interface{ BulkFD() int }
+
 // detach takes q from the worker, whether or not attach got to the end. The
 // device may be closed afterwards; frames staged for it are freed.
 func (w *worker) detach(q *portQueue) {
@@ -83,6 +90,9 @@ func (w *worker) detach(q *portQueue) {
 			if other == q {
 				w.active = append(w.active[:i], w.active[i+1:]...)
 				w.poll.remove(q.dev.FD())
+				if d, two := q.dev.(secondFD); two {
+					w.poll.remove(d.BulkFD())
+				}
 				break
 			}
 		}

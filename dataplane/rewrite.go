@@ -67,7 +67,7 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 	}
 	if info.Flags&packet.Partial != 0 {
 		offset, _ := packet.ChecksumOffset(info.Proto)
-		f.Flags = frame.CsumPartial
+		f.Flags |= frame.CsumPartial
 		f.CsumStart = uint16(n) + info.L4 - info.L3
 		f.CsumOffset = uint16(offset)
 	}

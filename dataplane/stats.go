@@ -63,7 +63,7 @@ func (e *Engine) Ports() []PortStats {
 	defer e.mu.Unlock()
 	var all []PortStats
 	for _, p := range e.ports {
-		if p == nil || !p.ready {
+		if p == nil || !p.ready || p.spec.Kind == PortIntake {
 			continue
 		}
 		s := PortStats{Index: p.index, Spec: p.spec}

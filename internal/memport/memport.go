@@ -44,7 +44,7 @@ type Device struct {
 	fill  int
 
 	mu   sync.Mutex
-	in   [][]byte
+	in   []injected
 	sent []Sent
 	hold bool
 	held []uint64 // chunks that Send took while hold was set
@@ -52,6 +52,13 @@ type Device struct {
 	refused atomic.Uint64
 	started atomic.Bool
 	closed  atomic.Bool
+}
+
+// injected is a frame to receive, with what a virtio_net_hdr says of it.
+type injected struct {
+	data    []byte
+	segSize uint16
+	flags   frame.Flags
 }
 
 // New makes a device on a worker's pool.
@@ -62,7 +69,17 @@ func New(pool *frame.Pool) *Device { return &Device{pool: pool} }
 func (d *Device) Inject(data ...[]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.in = append(d.in, data...)
+	for _, b := range data {
+		d.in = append(d.in, injected{data: b})
+	}
+}
+
+// InjectBig queues a frame with a known segment size, its checksum partial: what
+// a packet socket or a TAP device receives. kind is one of frame.SegKinds.
+func (d *Device) InjectBig(data []byte, segSize int, kind frame.Flags) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.in = append(d.in, injected{data: data, segSize: uint16(segSize), flags: kind | frame.CsumPartial})
 }
 
 // Hold makes the device keep the chunks of sent frames, as a kernel does that has
@@ -131,9 +148,9 @@ func (d *Device) Recv(b *frame.Burst) int {
 }
 
 // receive copies data into chunks and adds them to b as one frame.
-func (d *Device) receive(b *frame.Burst, data []byte) bool {
-	per := d.pool.ChunkSize() - frame.Headroom
-	if d.pool.FreeChunks() < len(data)/per+1 {
+func (d *Device) receive(b *frame.Burst, in injected) bool {
+	per, data := d.pool.ChunkSize()-frame.Headroom, in.data
+	if d.pool.FreeChunks() < len(data)/per+1 || b.ChainRoom() < len(data)/per {
 		return false
 	}
 	first := true
@@ -143,7 +160,8 @@ func (d *Device) receive(b *frame.Burst, data []byte) bool {
 		data = data[n:]
 		desc := frame.Desc{Addr: addr, Len: uint32(n)}
 		if first {
-			b.Add(desc)
+			f := b.Add(desc)
+			f.SegSize, f.Flags = in.segSize, in.flags
 		} else {
 			b.Chain(desc)
 		}

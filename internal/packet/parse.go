@@ -78,10 +78,12 @@ func parse4(b []byte, l3, total int, info *Info) drop.Reason {
 	info.TOS = h[ip4TOS]
 	info.Payload = uint16(l4)
 	n := int(binary.BigEndian.Uint16(h[ip4TotalLen:]))
-	info.L3Len = uint32(n)
 	if n < l4-l3 || n > total-l3 {
-		return drop.IPLength
+		if n = bigLen4(h[:], total-l3); n == 0 {
+			return drop.IPLength
+		}
 	}
+	info.L3Len = uint32(n)
 	if r := checkAddresses4(src, dst); r != drop.None {
 		return r
 	}
@@ -96,6 +98,16 @@ func parse4(b []byte, l3, total int, info *Info) drop.Reason {
 	}
 	info.L4 = uint16(l4)
 	return parseL4(b, l4, l4len, uint64(src)+uint64(dst), flags, info)
+}
+
+// bigLen4 is the length in bytes of a TCP packet beyond 64 KB, whose total length
+// field is 0 and which fills its frame: BIG TCP for IPv4 (iph_totlen of
+// include/linux/ip.h). It is 0 for any other packet.
+func bigLen4(h IPv4, room int) int {
+	if h.TotalLen() == 0 && room > maxIPLen && h[ip4Proto] == ProtoTCP {
+		return room
+	}
+	return 0
 }
 
 // checkHeader4 validates a header that has options, or is wrong, and returns its
