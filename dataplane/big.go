@@ -7,31 +7,48 @@ import (
 	"culvert/internal/packet"
 )
 
-// admitBig settles what a received big frame is. Devices with a virtio_net_hdr say
-// what it is to be cut into; one that came through XDP has lost it (the program
-// sees bytes, skb_shinfo(skb)->gso_size is none of them): a TCP packet beyond
-// what the far side sends unsegmented is taken for a GSO frame all the same.
+// admitBig checks what a device says of a big frame, and counts the frames that
+// it stands for.
 func (w *worker) admitBig(f *frame.Frame, rec *record) {
-	info := &rec.info
-	kind := segKind(info)
-	if f.SegSize == 0 {
-		if kind != frame.SegTCP4 && kind != frame.SegTCP6 {
-			return // too long for its port, and no GSO frame: forward refuses or fragments it
-		}
-		mtu := w.in.port.spec.MTU
-		f.SegSize = uint16(max(mtu-int(info.Payload-info.L3), minSegment))
-		f.Flags |= kind
-		if info.TCPFlags&packet.TCPCwr != 0 {
-			f.Flags |= frame.SegCWR
-		}
-		rec.guessed = true
-	} else if f.Flags&frame.SegKinds != kind || info.PayloadLen() <= 0 {
+	if f.Flags&frame.SegKinds != segKind(&rec.info) || rec.info.PayloadLen() <= 0 {
 		w.discard(f, rec, drop.CannotSegment)
 		return
 	}
+	f.HeaderLen = rec.info.Payload
+	w.countBig(f)
+}
+
+// countBig adds to the ingress port's counters what a big frame is on a wire.
+func (w *worker) countBig(f *frame.Frame) {
+	packets, bytes := f.OnWire()
+	w.in.rxPackets += packets - 1
+	w.in.rxBytes += bytes - uint64(f.Total)
+}
+
+// guess recognises a big frame of which no device has said what it is to be cut
+// into: what comes through XDP has lost it (a program sees bytes, and
+// skb_shinfo(skb)->gso_size is none of them). A TCP packet beyond what the far
+// side sends unsegmented is a GSO frame. Its segments are what the receiver
+// announced in its SYN, less the options that each carries (RFC 6691).
+func (w *worker) guess(f *frame.Frame, rec *record) {
+	info := &rec.info
+	kind := segKind(info)
+	if kind&(frame.SegTCP4|frame.SegTCP6) == 0 || info.L3Len <= uint32(w.in.port.spec.MTU) {
+		return
+	}
+	size := w.in.port.spec.MTU - int(info.Payload-info.L3)
+	if rec.entry != nil {
+		if mss := int(rec.entry.MSS(rec.dir.Other())); mss != 0 {
+			size = min(size, mss-(int(info.Payload-info.L4)-packet.TCPLen))
+		}
+	}
+	f.SegSize = uint16(max(size, minSegment))
 	f.HeaderLen = info.Payload
-	w.in.rxPackets += uint64(f.Segments() - 1)
-	w.in.rxBytes += f.WireBytes() - uint64(f.Total)
+	f.Flags |= kind
+	if info.TCPFlags&packet.TCPCwr != 0 {
+		f.Flags |= frame.SegCWR
+	}
+	w.countBig(f)
 }
 
 // segKind is what a packet is cut into if it is big, 0 if it cannot be.
@@ -54,6 +71,9 @@ func segKind(info *packet.Info) frame.Flags {
 // egress allows: that one is treated as a router does, fragmented where its
 // sender permits, refused with the size that fits where not (RFC 1191).
 func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
+	if f.SegSize == 0 {
+		w.guess(f, rec)
+	}
 	switch {
 	case f.SegSize != 0:
 		w.forwardSegments(f, rec, adj)
@@ -69,7 +89,11 @@ func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	info := &rec.info
 	hdrLen := int(info.Payload - info.L3)
-	size := w.segmentSize(f, rec, int(adj.MTU)-hdrLen)
+	size := int(f.SegSize)
+	if f.Flags&frame.SegUDP == 0 {
+		size = max(size, minSegment)
+	}
+	size = min(size, int(adj.MTU)-hdrLen)
 	if size <= 0 || info.PayloadLen()/size > maxPieces {
 		w.discard(f, rec, drop.CannotSegment)
 		return
@@ -130,20 +154,3 @@ const maxPieces = frame.MaxBytes / minSegment
 // minSegment is the least payload of a segment, whatever a SYN announced: Linux's
 // default of net.ipv4.tcp_min_snd_mss. Without it one frame could become 64,000.
 const minSegment = 48
-
-// segmentSize is the payload of one segment within room bytes: what the sender
-// said, or if that was lost what the receiver announced in its SYN, less the
-// options that each segment carries (RFC 6691).
-func (w *worker) segmentSize(f *frame.Frame, rec *record, room int) int {
-	size := int(f.SegSize)
-	if rec.guessed && rec.entry != nil {
-		if mss := int(rec.entry.MSS(rec.dir.Other())); mss != 0 {
-			options := int(rec.info.Payload-rec.info.L4) - packet.TCPLen
-			size = min(size, mss-options)
-		}
-	}
-	if f.Flags&frame.SegUDP == 0 {
-		size = max(size, minSegment)
-	}
-	return min(size, room)
-}

@@ -20,21 +20,18 @@ type record struct {
 	dir  flow.Direction
 	tos  uint8 // the inner packet's TOS after decapsulation
 	peer packet.Addr
-	in   *portQueue // the worker's queue of the ingress port
-	live bool       // the worker still owns the frame
-	// guessed: the frame is big, and what it shall be cut to was lost on its way.
-	guessed bool
+	live bool // the worker still owns the frame
+	// in is the ingress port's queue of a frame that came by the intake.
+	in *portQueue
 }
 
 // ingress parses a received frame into its record. Afterwards the frame's first
 // byte is that of the pod's own Ethernet header, tunnel headers popped.
 func (w *worker) ingress(f *frame.Frame, rec *record) {
-	rec.live, rec.entry, rec.guessed = true, nil, false
-	rec.in = w.from
-	if w.from.port.spec.Kind == PortIntake && !w.identify(f, rec) {
+	rec.live, rec.entry = true, nil
+	if w.shared && !w.identify(f, rec) {
 		return
 	}
-	w.in = rec.in
 	w.in.rxPackets++
 	w.in.rxBytes += uint64(f.Total)
 	if w.in.port.spec.Kind == PortUplink {
@@ -42,7 +39,7 @@ func (w *worker) ingress(f *frame.Frame, rec *record) {
 	} else {
 		w.ingressPod(f, rec)
 	}
-	if rec.live && (f.SegSize != 0 || rec.info.L3Len > uint32(w.in.port.spec.MTU)) {
+	if f.SegSize != 0 && rec.live {
 		w.admitBig(f, rec)
 	}
 }

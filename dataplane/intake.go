@@ -10,6 +10,7 @@ import (
 // frame its source address back, in whose place the steering program wrote the
 // port. A frame of a port that is gone is dropped.
 func (w *worker) identify(f *frame.Frame, rec *record) bool {
+	w.in, rec.in = w.from, w.from
 	b := w.pool.Bytes(f.Addr, f.Len)
 	if len(b) < packet.EthernetLen {
 		w.discard(f, rec, drop.FrameTooShort)
@@ -18,7 +19,6 @@ func (w *worker) identify(f *frame.Frame, rec *record) bool {
 	tag, ok := frame.ReadTag(b)
 	in := w.ports[tag.Port%maxPorts]
 	if !ok || in == nil {
-		w.in = w.from
 		w.discard(f, rec, drop.PortGone)
 		return false
 	}
@@ -28,6 +28,6 @@ func (w *worker) identify(f *frame.Frame, rec *record) bool {
 	if in.rxPackets == 0 {
 		w.received = append(w.received, in)
 	}
-	rec.in = in
+	w.in, rec.in = in, in
 	return true
 }

@@ -17,19 +17,16 @@ func (w *worker) enqueue(f *frame.Frame, index uint16) {
 	if q.ntx == len(q.tx) {
 		w.flushPort(q)
 	}
-	w.stage1(f, q)
-}
-
-// stage1 puts a frame behind those that wait for the next flush of q, which has room.
-func (w *worker) stage1(f *frame.Frame, q *portQueue) {
 	if q.ntx == 0 {
-		w.staged = append(w.staged, q.port.index)
+		w.staged = append(w.staged, index)
 	}
 	t := &q.tx[q.ntx]
 	q.ntx++
 	t.Addr, t.Len, t.Total = f.Addr, f.Len, f.Total
 	t.CsumStart, t.CsumOffset, t.Flags = f.CsumStart, f.CsumOffset, f.Flags
-	t.SegSize, t.HeaderLen, t.OuterL4 = f.SegSize, f.HeaderLen, f.OuterL4
+	if t.SegSize = f.SegSize; t.SegSize != 0 {
+		t.HeaderLen, t.OuterL4 = f.HeaderLen, f.OuterL4
+	}
 	if f.Rest != nil || t.Rest != nil { // a pointer store costs a write barrier's check
 		t.Rest = f.Rest
 	}
@@ -60,16 +57,26 @@ func (w *worker) flushPort(q *portQueue) {
 	staged := q.tx[:q.ntx]
 	q.ntx = 0
 	sent := q.dev.Send(staged)
-	for i := range staged[:sent] { // what is counted of a frame stays when its memory is gone
-		q.txPackets += uint64(staged[i].Segments())
-		q.txBytes += staged[i].WireBytes()
+	packets, bytes := uint64(0), uint64(0)
+	for i := range staged[:sent] { // the values are ours still, if the memory is not
+		n, b := staged[i].OnWire()
+		packets += n
+		bytes += b
 	}
+	q.txPackets += packets
+	q.txBytes += bytes
+	if sent < len(staged) {
+		w.dropUnsent(q, staged[sent:])
+	}
+}
+
+// dropUnsent ends frames that the port's device had no room for.
+func (w *worker) dropUnsent(q *portQueue, frames []frame.Frame) {
 	lost := uint64(0)
-	for i := sent; i < len(staged); i++ {
-		lost += uint64(staged[i].Segments())
-		w.pool.FreeFrame(&staged[i])
+	for i := range frames {
+		n, _ := frames[i].OnWire()
+		lost += n
+		w.pool.FreeFrame(&frames[i])
 	}
-	if lost > 0 {
-		bump(&q.counters.drops[drop.TxRingFull], lost)
-	}
+	bump(&q.counters.drops[drop.TxRingFull], lost)
 }

@@ -33,6 +33,7 @@ type worker struct {
 	// The burst in hand: which queue it came from, under which tables, and how
 	// far the stages have come, so that a panic costs one frame.
 	from       *portQueue
+	shared     bool         // from brings the frames of many ports
 	in         *portQueue   // the ingress port of the frame in hand
 	received   []*portQueue // ports whose frames came by an intake
 	snap       *fib.Snapshot
@@ -184,7 +185,8 @@ func (w *worker) handle(q *portQueue) int {
 	}
 	bump(&w.gauges.bursts[bits.Len(uint(n-1))], 1)
 	bump(&w.gauges.burstFrames, uint64(n))
-	w.from, w.in, w.snap, w.budget = q, q, w.eng.tables.Load(), exceptionBudget
+	w.from, w.in, w.shared = q, q, q.port.spec.Kind == PortIntake
+	w.snap, w.budget = w.eng.tables.Load(), exceptionBudget
 	w.stage, w.cur = stageIngress, 0
 	for !w.stages() {
 	}
@@ -229,7 +231,9 @@ func (w *worker) stages() (done bool) {
 	for i := w.cur; i < len(frames); i++ {
 		w.cur = i
 		if recs[i].live {
-			w.in = recs[i].in
+			if w.shared {
+				w.in = recs[i].in
+			}
 			w.forward(&frames[i], &recs[i])
 		}
 	}
@@ -244,7 +248,9 @@ func (w *worker) contain() {
 		return
 	}
 	f, rec := &w.burst.Frames[w.cur], &w.recs[w.cur]
-	w.in = rec.in
+	if w.shared {
+		w.in = rec.in
+	}
 	if w.eng.cfg.Checked {
 		panic(fmt.Sprintf("%v\n%s", cause, debug.Stack()))
 	}

@@ -81,9 +81,17 @@ func (f *Frame) Segments() uint32 {
 	return max((payload+size-1)/size, 1)
 }
 
-// WireBytes is the number of bytes of those frames together.
-func (f *Frame) WireBytes() uint64 {
-	return uint64(f.Total) + uint64(f.Segments()-1)*uint64(f.HeaderLen)
+// OnWire is the number of frames that f is on a wire, and of their bytes.
+func (f *Frame) OnWire() (packets, bytes uint64) {
+	if f.SegSize == 0 {
+		return 1, uint64(f.Total)
+	}
+	return f.bigOnWire()
+}
+
+func (f *Frame) bigOnWire() (packets, bytes uint64) {
+	n := f.Segments()
+	return uint64(n), uint64(f.Total) + uint64(n-1)*uint64(f.HeaderLen)
 }
 
 // BurstSize is the largest number of frames a worker takes at once.

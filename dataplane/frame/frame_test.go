@@ -76,7 +76,7 @@ func TestSegments(t *testing.T) {
 		{Frame{Total: 54 + 4200, HeaderLen: 54, SegSize: 1400}, 3, 3 * 1454},
 		{Frame{Total: 54, HeaderLen: 54, SegSize: 1400}, 1, 54},
 	} {
-		if n, bytes := tt.f.Segments(), tt.f.WireBytes(); n != tt.segments || bytes != tt.bytes {
+		if n, bytes := tt.f.OnWire(); n != uint64(tt.segments) || tt.f.Segments() != tt.segments || bytes != tt.bytes {
 			t.Errorf("%+v: %d segments of %d bytes, want %d and %d", tt.f, n, bytes, tt.segments, tt.bytes)
 		}
 	}

@@ -1,0 +1,123 @@
+package tap
+
+import (
+	"culvert/dataplane/frame"
+	"culvert/dataplane/vnet"
+
+	"golang.org/x/sys/unix"
+)
+
+// Result is what became of a frame that was to be sent.
+type Result uint8
+
+// The results of sending.
+const (
+	Sent    Result = iota
+	Full           // no room or memory: not taken, another time perhaps
+	Down           // the device is down: lost
+	Gone           // the device was removed: lost, as everything after it
+	Refused        // the kernel does not take such a frame: lost
+	Failed         // an error that nobody expects: lost
+)
+
+// Send implements frame.Device: one writev a frame, which the pod's stack has
+// received when it returns (drivers/net/tun.c, tun_get_user: netif_receive_skb).
+// Frames that it takes and cannot deliver are freed and counted.
+func (q *Queue) Send(frames []frame.Frame) int {
+	if q.gone.Load() {
+		return q.giveUp(frames)
+	}
+	for i := range frames {
+		f := &frames[i]
+		r := Refused
+		if q.sendable(f) {
+			r = q.tx.write(q.pool, f)
+		}
+		switch r {
+		case Sent:
+		case Full:
+			bump(&q.count.txRingFull, uint64(len(frames)-i))
+			return i
+		case Refused:
+			bump(&q.count.txInvalid, 1)
+		case Gone:
+			q.lose()
+			fallthrough
+		case Down:
+			q.giveUp(frames[i:])
+			return len(frames)
+		case Failed:
+			bump(&q.count.txErrors, 1)
+			bump(&q.count.txRefused, 1)
+		}
+		q.pool.FreeFrame(f)
+	}
+	return len(frames)
+}
+
+// giveUp takes the frames and frees them.
+func (q *Queue) giveUp(frames []frame.Frame) int {
+	for i := range frames {
+		q.pool.FreeFrame(&frames[i])
+	}
+	bump(&q.count.txLinkDown, uint64(len(frames)))
+	return len(frames)
+}
+
+// sendable reports whether f is within the limits.
+func (q *Queue) sendable(f *frame.Frame) bool {
+	if f.SegSize != 0 {
+		return q.limits.Takes(f)
+	}
+	return f.Len >= etherLen && f.Total <= maxBytes && len(f.Rest) < q.limits.Chunks
+}
+
+// writer writes frames to a TAP. It holds what each system call needs, so that
+// nothing is allocated.
+type writer struct {
+	fd     int
+	header []byte // of hdr, as long as the device's
+	hdr    [vnet.TunnelLen]byte
+	iov    [1 + frame.MaxChunks]unix.Iovec
+}
+
+// init points w at a device. header is a part of w.hdr: w does not move after.
+func (w *writer) init(fd int, header []byte) {
+	w.fd, w.header = fd, header
+	w.iov[0].Base, w.iov[0].Len = &header[0], uint64(len(header))
+}
+
+// write sends f, which has at most frame.MaxChunks chunks and stays the caller's.
+func (w *writer) write(pool *frame.Pool, f *frame.Frame) Result {
+	vnet.Put(w.header, f)
+	v := &w.iov[1]
+	v.Base, v.Len = &pool.Bytes(f.Addr, f.Len)[0], uint64(f.Len)
+	n := 2
+	for i := range f.Rest {
+		d := &f.Rest[i]
+		if d.Len == 0 {
+			continue
+		}
+		v := &w.iov[n]
+		v.Base, v.Len = &pool.Bytes(d.Addr, d.Len)[0], uint64(d.Len)
+		n++
+	}
+	for {
+		switch writev(w.fd, w.iov[:n]) {
+		case 0:
+			return Sent
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+			return Full
+		case unix.EIO: // the device is not IFF_UP
+			return Down
+		case unix.EBADFD, unix.ENXIO, unix.ENODEV, unix.EBADF:
+			return Gone
+		case unix.EINVAL, unix.EMSGSIZE, unix.EFAULT: // virtio_net_hdr_to_skb, sock_alloc_send_pskb
+			return Refused
+		default:
+			return Failed
+		}
+	}
+}
