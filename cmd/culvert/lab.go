@@ -149,6 +149,7 @@ func labFlags(c *cobra.Command, opts *lab.Options) {
 	f.Var(&peerFlag{enum{value: string(lab.Culvert), allowed: kinds}, opts}, "peer",
 		"what the last node runs: culvert, or the kernel's VXLAN as flannel or calico sets it up")
 	f.BoolVar(&opts.Bridge, "bridge", false, "join even two nodes by a bridge")
+	f.StringSliceVar(&opts.Interfaces, "interfaces", []string{"veth"}, "what the pods of Culvert nodes have, in turn: veth, tap")
 	f.Var(&rangeFlag{&opts.MTU, lab.MinMTU, lab.MaxMTU}, "mtu", "MTU of the underlay")
 	f.StringVar(&opts.BinDir, "bin", "", "directory of culvertd and culvert-cni; default that of this program")
 	completeEnum(c, "peer", kinds)

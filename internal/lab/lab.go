@@ -45,6 +45,9 @@ type Options struct {
 	Peer   Kind // what the last node of several is; empty = Culvert
 	Bridge bool // join even two nodes by a bridge
 	MTU    int  // of the underlay; 0 = 1500
+	// Interfaces are what the pods of a Culvert node have, in turn: "veth" or
+	// "tap"; none = veth.
+	Interfaces []string
 
 	// BinDir holds culvertd, culvert-cni and culvert; empty = the directory
 	// of the running program.
@@ -99,6 +102,7 @@ type Pod struct {
 	Node        string     `json:"node"`
 	Netns       string     `json:"netns"` // name under /run/netns
 	ContainerID string     `json:"containerID"`
+	Interface   string     `json:"interface,omitempty"` // veth or tap, of pods of Culvert nodes
 	Addr        netip.Addr `json:"addr"`
 }
 

@@ -45,6 +45,9 @@ func (o Options) complete() Options {
 	if o.Peer == "" {
 		o.Peer = Culvert
 	}
+	if len(o.Interfaces) == 0 {
+		o.Interfaces = []string{"veth"}
+	}
 	return o
 }
 
@@ -62,6 +65,11 @@ func (o Options) Check() error {
 		return fmt.Errorf("a peer of kind %q: one of %v is possible", o.Peer, Kinds)
 	case o.Peer != Culvert && o.Nodes < 2:
 		return fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
+	}
+	for _, i := range o.Interfaces {
+		if i != "veth" && i != "tap" {
+			return fmt.Errorf("pods with interface %q: veth and tap are possible", i)
+		}
 	}
 	return nil
 }
@@ -92,12 +100,12 @@ func plan(o Options) (*Lab, error) {
 		l.Bridge = l.Name + "-net"
 	}
 	for i, kind := range kinds {
-		l.Nodes = append(l.Nodes, l.planNode(i, kind, o.Pods))
+		l.Nodes = append(l.Nodes, l.planNode(i, kind, o))
 	}
 	return l, nil
 }
 
-func (l *Lab) planNode(i int, kind Kind, pods int) *Node {
+func (l *Lab) planNode(i int, kind Kind, o Options) *Node {
 	letter := string(rune('a' + i))
 	name := "node-" + letter
 	n := &Node{
@@ -105,12 +113,16 @@ func (l *Lab) planNode(i int, kind Kind, pods int) *Node {
 		PodCIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24),
 		VTEPMAC: vtepMAC(name),
 	}
-	for p := range pods {
-		n.Pods = append(n.Pods, &Pod{
+	for p := range o.Pods {
+		pod := &Pod{
 			Name: fmt.Sprint(letter, p+1), Node: name, Netns: fmt.Sprint(l.Name, "-", letter, p+1),
 			ContainerID: fmt.Sprint(l.Name, "-", letter, p+1, "-", randomHex(8)),
 			Addr:        nth(n.PodCIDR.Addr(), p+2), // of Culvert's pods the plugin says it
-		})
+		}
+		if kind == Culvert {
+			pod.Interface = o.Interfaces[p%len(o.Interfaces)]
+		}
+		n.Pods = append(n.Pods, pod)
 	}
 	return n
 }

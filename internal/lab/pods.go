@@ -48,11 +48,19 @@ func (l *Lab) addPod(ctx context.Context, n *Node, p *Pod) error {
 	return nil
 }
 
+// interfaceOf is what a pod has; a lab of an older version does not say.
+func interfaceOf(p *Pod) string {
+	if p.Interface == "" {
+		return "veth"
+	}
+	return p.Interface
+}
+
 // CNI runs culvert-cni in the node's namespace, with a runtime's environment,
 // and returns what it printed.
 func (l *Lab) CNI(ctx context.Context, n *Node, p *Pod, command string) ([]byte, error) {
 	conf, err := json.Marshal(map[string]any{
-		"cniVersion": "1.0.0", "name": "culvert", "type": "culvert-cni", "interface": "veth",
+		"cniVersion": "1.0.0", "name": "culvert", "type": "culvert-cni", "interface": interfaceOf(p),
 		"socket": n.Socket, "logFile": filepath.Join(l.Dir, n.Name, "culvert-cni.log"),
 	})
 	if err != nil {
