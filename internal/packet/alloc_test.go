@@ -26,7 +26,12 @@ func TestAllocs(t *testing.T) {
 	var sum uint64
 	udp := *parsed(t, frames["udp4-64"])
 	udp.Flags &^= packet.DF
+	udpIP := frames["udp4-64"][14:]
 	var scratch packet.Summer
+	var m packet.Merge
+	flow := kinds[0].flow(2, 1400)
+	first, second := flow[0].frame(t)[14:], flow[1].frame(t)[14:]
+	seg := *parsed(t, etherFrame(first))
 	for name, fn := range map[string]func(){
 		"Hash":            func() { sum += info.Key.Hash() },
 		"Reverse":         func() { k := info.Key.Reverse(); sum += uint64(k.SrcPort) },
@@ -34,6 +39,9 @@ func TestAllocs(t *testing.T) {
 		"Summer":          func() { scratch.Add(tcp) },
 		"BuildICMPError4": func() { packet.BuildICMPError4(dst, ip, &info, src, 11, 0, 0) },
 		"Segmenter":       func() { s.Init(ip, &info, 500); s.Next(dst) },
+		"Segmenter UDP":   func() { s.Init(udpIP, &udp, 5); s.Next(dst) },
+		"Merge":           func() { m.Start(first, &seg); m.Add(first, second, &seg); m.Finish(dst) },
+		"VerifyTransport": func() { packet.VerifyTransport(first, &seg) },
 		"Fragmenter":      func() { f.Init(ip, &udp, 500); f.Next(dst) },
 		"EchoReply4":      func() { echo[34] = 8; packet.EchoReply4(echo, &echoInfo) },
 		"CompleteSCTP":    func() { packet.CompleteSCTP(dst) },

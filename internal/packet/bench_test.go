@@ -67,12 +67,9 @@ func BenchmarkSum(b *testing.B) {
 }
 
 func BenchmarkSegmenter(b *testing.B) {
-	for name, l3 := range map[string]pkttest.Layer{
-		"v4": pkttest.IP4("10.1.0.2", "10.1.1.3", pkttest.DF()),
-		"v6": pkttest.IP6("fd00::2", "fd00::3"),
-	} {
-		b.Run(name, func(b *testing.B) {
-			f := pkttest.Frame(b, pkttest.Eth(podMAC, gwMAC), l3, pkttest.TCP(1, 2), pkttest.Payload(64000))
+	for _, kind := range kinds {
+		b.Run(kind.String(), func(b *testing.B) {
+			f := kind.flow(1, 64000)[0].frame(b)
 			var info packet.Info
 			packet.Parse(f, len(f), &info)
 			var s packet.Segmenter

@@ -49,18 +49,16 @@ func Checksum(b []byte, initial uint32) uint16 { return ^uint16(Sum(b, initial))
 // sumNative is the sum of b in little-endian words.
 func sumNative(b []byte) uint64 {
 	var s, c uint64
-	for len(b) >= 64 {
-		// One chain of add-with-carry a turn: the carry stays in the flags.
+	if len(b) >= 128 {
+		s, b = sumBlocks(b)
+	}
+	for len(b) >= 32 {
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), c)
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[32:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[40:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[48:]), c)
-		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[56:]), c)
 		s, _ = bits.Add64(s, 0, c)
-		b = b[64:]
+		b = b[32:]
 	}
 	for len(b) >= 8 {
 		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
@@ -78,6 +76,29 @@ func sumNative(b []byte) uint64 {
 	}
 	s, c = bits.Add64(s, tail, 0)
 	return s + c
+}
+
+// sumBlocks is the sum of the blocks of 64 bytes at the start of b, and what is
+// left of b. The halves of a block are two chains of add-with-carry, each with
+// its carry in the flags, that do not wait for each other. Longer ones run out
+// of registers.
+func sumBlocks(b []byte) (sum uint64, rest []byte) {
+	var s, u, c uint64
+	for len(b) >= 64 {
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b), 0)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), c)
+		s, c = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), c)
+		s, _ = bits.Add64(s, 0, c)
+		u, c = bits.Add64(u, binary.LittleEndian.Uint64(b[32:]), 0)
+		u, c = bits.Add64(u, binary.LittleEndian.Uint64(b[40:]), c)
+		u, c = bits.Add64(u, binary.LittleEndian.Uint64(b[48:]), c)
+		u, c = bits.Add64(u, binary.LittleEndian.Uint64(b[56:]), c)
+		u, _ = bits.Add64(u, 0, c)
+		b = b[64:]
+	}
+	s, c = bits.Add64(s, u, 0)
+	return s + c, b
 }
 
 // tailWord is the sum of at most 3 bytes.

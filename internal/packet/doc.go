@@ -5,7 +5,9 @@
 // named offsets; a view checks nothing, so its bytes must have been validated
 // before. Parse is what validates: once per frame, into a fixed-size Info that
 // every later stage trusts. The rest writes: checksums, ICMP errors, replies in
-// place, IPv4 fragments and TCP segments.
+// place, IPv4 fragments, the segments of a big TCP or UDP packet (Segmenter), and
+// the big packet that segments make (Merge). Payload is not touched: whoever has
+// the chunks that it lies in copies or sums it.
 //
 // Nothing here knows a socket, a goroutine or a clock, and nothing allocates.
 // Multi-byte fields are in host byte order wherever they are not bytes of a

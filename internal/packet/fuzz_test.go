@@ -154,8 +154,8 @@ func FuzzICMPError(f *testing.F) {
 	})
 }
 
-// FuzzSegmenter cuts whatever TCP packet Parse accepts, its payload as long as
-// asked, and whatever IPv4 packet: the pieces make the whole again.
+// FuzzSegmenter cuts whatever TCP or UDP packet Parse accepts, its payload as
+// long as asked, and whatever IPv4 packet: the pieces make the whole again.
 func FuzzSegmenter(f *testing.F) {
 	for _, s := range seeds(f) {
 		f.Add(s, uint16(1400), uint16(4000))
@@ -169,11 +169,19 @@ func FuzzSegmenter(f *testing.F) {
 		fragmentAll(t, b, &info, int(size))
 		// Longer than it was: payload is the caller's affair.
 		info.L3Len = min(info.L3Len+uint32(more), 0xffff)
+		seq := uint32(0)
+		switch {
+		case info.L4 == 0:
+		case info.Proto == packet.ProtoUDP:
+			n := packet.UDPLen + info.PayloadLen()
+			pkttest.Corrupt(b, int(info.L4)+4, byte(n>>8), byte(n))
+		case info.Proto == packet.ProtoTCP:
+			seq = packet.TCP(b[info.L4:]).Seq()
+		}
 		var s packet.Segmenter
 		if s.Init(b[info.L3:], &info, int(size)) != drop.None {
 			return
 		}
-		seq := packet.TCP(b[info.L4:]).Seq()
 		left, next := s.Segments(), 0
 		for more := true; more; left-- {
 			h := make([]byte, s.HeaderLen(), s.HeaderLen()+int(size))
@@ -190,11 +198,17 @@ func FuzzSegmenter(f *testing.F) {
 			if r := packet.Parse(e, len(e), &got); r != drop.None {
 				t.Fatalf("segment refused: %s\n%s", r, pkttest.Dump(e))
 			}
-			if got.PayloadLen() != n || packet.TCP(e[got.L4:]).Seq() != seq+uint32(off) {
+			if got.PayloadLen() != n || got.Flags&packet.NoChecksum != info.Flags&packet.NoChecksum {
 				t.Fatalf("segment at %d: %+v", off, got)
 			}
-			if info.Flags&packet.Options == 0 && pkttest.CheckSums(e) != "" {
+			if info.Flags&(packet.Options|packet.NoChecksum) == 0 && pkttest.CheckSums(e) != "" {
 				t.Fatal(pkttest.CheckSums(e))
+			}
+			if info.Proto == packet.ProtoUDP {
+				continue
+			}
+			if packet.TCP(e[got.L4:]).Seq() != seq+uint32(off) {
+				t.Fatalf("segment at %d: %s", off, pkttest.Dump(e))
 			}
 			if more && got.TCPFlags&(packet.TCPFin|packet.TCPPsh) != 0 || off > 0 && got.TCPFlags&packet.TCPCwr != 0 {
 				t.Fatalf("segment at %d has flags %#x", off, got.TCPFlags)

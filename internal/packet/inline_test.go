@@ -34,6 +34,7 @@ func TestInlining(t *testing.T) {
 		"IPv6.Version", "IPv6.TrafficClass", "IPv6.PayloadLen", "IPv6.NextHeader", "IPv6.HopLimit", "IPv6.SetTrafficClass", "IPv6.SetHopLimit",
 		"UDP.SrcPort", "UDP.DstPort", "UDP.Len", "UDP.Check",
 		"TCP.SrcPort", "TCP.DstPort", "TCP.Seq", "TCP.Ack", "TCP.HeaderLen", "TCP.Flags", "TCP.Window", "TCP.Check",
+		"(*Merge).Closed", "(*Merge).Segments", "(*Merge).Size", "(*Merge).Len", "(*Merge).continuesID", "continuesTCP", "sameOptions",
 		"VXLAN.Flags", "VXLAN.VNI", "ICMPv4.ID", "ICMPv4.Seq", "ICMPv6.ID", "ARP.Op", "ARP.SenderMAC", "ARP.TargetIP",
 	} {
 		if !inlined[name] {

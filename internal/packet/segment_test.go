@@ -121,7 +121,8 @@ func TestSegmenterRefusals(t *testing.T) {
 		frame []byte
 		mss   int
 	}{
-		{"UDP", pkttest.Frame(t, eth, pkttest.IP4("10.1.0.2", "10.1.1.3"), pkttest.UDP(1, 2), pkttest.Payload(3000)), 1400},
+		{"ICMP", pkttest.Frame(t, eth, pkttest.IP4("10.1.0.2", "10.1.1.3"), pkttest.ICMP4(8, 0, 1, 1), pkttest.Payload(3000)), 1400},
+		{"UDP shorter than its packet", pkttest.Corrupt(pkttest.Frame(t, eth, pkttest.IP4("10.1.0.2", "10.1.1.3"), pkttest.UDP(1, 2), pkttest.Payload(3000)), 38, 0, 9), 1400},
 		{"fragment", pkttest.Frame(t, eth, pkttest.IP4("10.1.0.2", "10.1.1.3", pkttest.Fragment(0, true)), pkttest.TCP(1, 2), pkttest.Payload(3004)), 1400},
 		{"MSS 0", tcp, 0},
 		{"MSS negative", tcp, -1},
@@ -155,6 +156,33 @@ func TestSegmenterInPlace(t *testing.T) {
 		pkttest.CheckPacket(t, etherFrame(seg), pkttest.Dst("192.0.2.9"), pkttest.WithPayload(payload[off:off+n]))
 		if !more {
 			break
+		}
+	}
+}
+
+// A datagram without a checksum has none in its segments either, and one whose
+// checksum comes out as 0 gets 0xffff.
+func TestSegmenterUDPChecksum(t *testing.T) {
+	for name, l3 := range map[string]pkttest.Layer{"v4": pkttest.IP4("10.1.0.2", "10.1.1.3"), "v6": pkttest.IP6("fd00::2", "fd00::3")} {
+		f := pkttest.Frame(t, pkttest.Eth(podMAC, gwMAC), l3, pkttest.UDP(1, 2), pkttest.Payload(3000))
+		for _, complete := range []bool{false, true} {
+			for i, seg := range segments(t, pkttest.ZeroL4Checksum(bytes.Clone(f)), 1400, complete) {
+				if e := etherFrame(seg); !parsed(t, e).Has(packet.NoChecksum) {
+					t.Errorf("%s: segment %d has a checksum\n%s", name, i, pkttest.Dump(e))
+				}
+			}
+		}
+		// Two bytes of the first segment that make its sum 0xffff.
+		first := etherFrame(segments(t, f, 1400, true)[0])
+		info := parsed(t, first)
+		check := packet.UDP(first[info.L4:]).Check()
+		payload := f[info.Payload:]
+		old := uint16(payload[0])<<8 | uint16(payload[1])
+		word := packet.Fold(uint32(old) + uint32(check))
+		payload[0], payload[1] = byte(word>>8), byte(word)
+		seg := etherFrame(segments(t, f, 1400, true)[0])
+		if got := packet.UDP(seg[info.L4:]).Check(); got != 0xffff || pkttest.CheckSums(seg) != "" {
+			t.Errorf("%s: checksum %#x, want 0xffff; %s", name, got, pkttest.CheckSums(seg))
 		}
 	}
 }

@@ -11,6 +11,11 @@ import "encoding/binary"
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 type UDP []byte
 
+const (
+	udpLen   = 4
+	udpCheck = 6
+)
+
 // SrcPort is the source port.
 func (h UDP) SrcPort() uint16 { return binary.BigEndian.Uint16(h) }
 
@@ -18,10 +23,10 @@ func (h UDP) SrcPort() uint16 { return binary.BigEndian.Uint16(h) }
 func (h UDP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:]) }
 
 // Len is the length of header and data in bytes.
-func (h UDP) Len() int { return int(binary.BigEndian.Uint16(h[4:])) }
+func (h UDP) Len() int { return int(binary.BigEndian.Uint16(h[udpLen:])) }
 
 // Check is the checksum; 0 means none.
-func (h UDP) Check() uint16 { return binary.BigEndian.Uint16(h[6:]) }
+func (h UDP) Check() uint16 { return binary.BigEndian.Uint16(h[udpCheck:]) }
 
 // TCP is a view of a TCP header, at least 20 bytes (RFC 9293 3.1).
 //
