@@ -27,6 +27,7 @@ import (
 	"culvert/ctrl/source"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane"
+	"culvert/dataplane/intake"
 	"culvert/dataplane/xsk"
 	"culvert/encap"
 )
@@ -40,7 +41,8 @@ type Agent struct {
 
 	underlay *underlay.Watcher
 	engine   *dataplane.Engine
-	umems    []*xsk.Umem // by worker
+	umems    []*xsk.Umem    // by worker
+	intake   *intake.Intake // nil where there is none
 	program  *program.Programmer
 	ipam     *ipam.Allocator
 	pods     *pods.Manager
@@ -99,8 +101,8 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	for w := range workers {
 		a.umems = append(a.umems, xsk.NewUmem(a.engine.Pool(w)))
 	}
-	if err := a.prepare(workers); err != nil {
-		return nil, errors.Join(err, a.engine.Close())
+	if err := errors.Join(a.openIntake(workers), a.prepare(workers)); err != nil {
+		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
 }

@@ -19,7 +19,7 @@ import (
 func TestWhatIsDueAboutAnUplink(t *testing.T) {
 	now := time.Now()
 	was := underlay.Link{Index: 7, Name: "eth0", MAC: packet.MAC{2}, MTU: 1500, Queues: 2, Up: true}
-	held := uplink{link: was, held: true}
+	held := uplink{link: was, taken: true}
 	failed := uplink{link: was, err: errors.New("busy"), tried: now.Add(-holdAgain / 2)}
 	later := failed
 	later.tried = now.Add(-holdAgain)

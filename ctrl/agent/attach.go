@@ -8,55 +8,106 @@ import (
 	"culvert/ctrl/pods"
 	"culvert/ctrl/program"
 	"culvert/dataplane"
-	"culvert/dataplane/xsk"
+	"culvert/dataplane/frame"
+	"culvert/dataplane/tap"
 	"culvert/internal/packet"
 )
 
 // podPort is a pod's port in the engine.
 type podPort struct {
-	attach  *xsk.Attachment
+	attach  steering // nil on a TAP
 	index   uint16
-	ifindex int
+	ifindex int // on the node, 0 of a TAP
 }
 
-// Attach implements pods.Attacher: program and sockets on the host's end of the
-// pod's link, a port, and the routes to the pod.
-func (a *Agent) Attach(rec pods.Record) (err error) {
-	ifindex, ok, err := podlink.Find(rec.HostName)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return fmt.Errorf("device %s of pod %s does not exist", rec.HostName, rec.Name())
+// close takes the port out of the engine, then its program.
+func (p *podPort) close(e *dataplane.Engine) error {
+	err := e.RemovePort(p.index)
+	if p.attach != nil {
+		err = errors.Join(err, p.attach.Close())
 	}
+	return err
+}
+
+// Attach implements pods.Attacher: a port on the pod's link, and the routes to
+// the pod.
+func (a *Agent) Attach(rec pods.Record) error {
 	mac, err := packet.ParseMAC(rec.MAC)
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", rec.Name(), err)
 	}
-	at, err := xsk.AttachPod(ifindex, rec.HostName, xsk.Mode(a.cfg.XDP.Mode))
+	spec := dataplane.PortSpec{
+		Name: rec.HostName, MAC: dataplane.GatewayMAC, PeerMAC: mac, Addrs: rec.Addrs, MTU: rec.MTU,
+		Queues: max(rec.Queues, 1), // a veth's are what it was made with, which may not be the workers' number
+	}
+	var p *podPort
+	if rec.Kind == podlink.TAP {
+		p, err = a.addTAP(&rec, spec)
+	} else if spec.Ifindex, err = a.prepareVeth(&rec); err == nil {
+		p, err = a.addVeth(spec)
+	}
 	if err != nil {
 		return err
 	}
-	queues := max(rec.Queues, 1) // what the link was made with, which may not be the workers' number
-	sockets, open := a.opener(ifindex, rec.HostName, queues)
-	index, err := a.engine.AddPort(dataplane.PortSpec{
-		Name: rec.HostName, Kind: dataplane.PortVeth, Ifindex: ifindex, MAC: dataplane.GatewayMAC, PeerMAC: mac,
-		Addrs: rec.Addrs, MTU: rec.MTU, Queues: queues, XDPMode: string(at.Mode()),
-	}, open)
+	err = a.program.AddPod(program.Pod{Dev: rec.HostName, Port: p.index, MAC: mac, Addrs: rec.Addrs, MTU: rec.MTU})
 	if err != nil {
-		return errors.Join(err, at.Close())
-	}
-	if err := steerTo(at, sockets); err != nil {
-		return errors.Join(err, a.engine.RemovePort(index), at.Close())
-	}
-	err = a.program.AddPod(program.Pod{Dev: rec.HostName, Port: index, MAC: mac, Addrs: rec.Addrs, MTU: rec.MTU})
-	if err != nil {
-		return errors.Join(err, a.engine.RemovePort(index), at.Close())
+		return errors.Join(err, p.close(a.engine))
 	}
 	a.mu.Lock()
-	a.ports[rec.HostName] = &podPort{attach: at, index: index, ifindex: ifindex}
+	a.ports[rec.HostName] = p
 	a.mu.Unlock()
 	return nil
+}
+
+// prepareVeth is the index of the host's end of a pod's veth, whose GSO frames are as
+// long as will be taken: by the intake, or by an AF_XDP socket.
+func (a *Agent) prepareVeth(rec *pods.Record) (int, error) {
+	ifindex, ok, err := podlink.Find(rec.Link())
+	if err == nil && !ok {
+		err = fmt.Errorf("device %s of pod %s does not exist", rec.HostName, rec.Name())
+	}
+	if err != nil {
+		return 0, err
+	}
+	size := legacyGSO
+	if a.intake != nil {
+		size = bigGSO
+	}
+	if err := podlink.SetBigTCP(rec.Link(), size); err != nil {
+		return 0, fmt.Errorf("pod %s: %w", rec.Name(), err)
+	}
+	return ifindex, nil
+}
+
+// The longest GSO frames of pods' veths, in bytes.
+const (
+	legacyGSO = 65536                               // GSO_LEGACY_MAX_SIZE
+	bigGSO    = frame.MaxBytes - packet.EthernetLen // with BIG TCP
+)
+
+// addTAP opens the queues of a pod's TAP, in the pod's namespace: they work from
+// everywhere afterwards, and keep the namespace until they are closed.
+func (a *Agent) addTAP(rec *pods.Record, spec dataplane.PortSpec) (*podPort, error) {
+	ns, err := podlink.OpenNetns(rec.Netns)
+	if err != nil {
+		return nil, fmt.Errorf("pod %s: %w", rec.Name(), err)
+	}
+	defer ns.Close()
+	spec.Kind = dataplane.PortTAP
+	index, err := a.engine.AddPort(spec, func(worker, queue int) (dev frame.Device, err error) {
+		err = ns.Do(func() error {
+			q, err := tap.Open(rec.IfName, a.engine.Pool(worker), queue == 0)
+			if err == nil {
+				dev = q
+			}
+			return err
+		})
+		return dev, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &podPort{index: index}, nil
 }
 
 // Detach implements pods.Attacher: the routes first, then port and sockets, then
@@ -70,7 +121,7 @@ func (a *Agent) Detach(rec pods.Record) error {
 		return nil
 	}
 	a.program.RemovePod(rec.HostName)
-	return errors.Join(a.engine.RemovePort(p.index), p.attach.Close())
+	return p.close(a.engine)
 }
 
 // linkGone follows the removal of a device: a pod's, or none of our business.

@@ -63,8 +63,8 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 		} else {
 			s.Degraded = append(s.Degraded, fmt.Sprintf("uplink %s is down", l.Name))
 		}
-		if have := a.uplinks[l.Name]; have != nil && have.held {
-			u.XDPMode = string(have.attach.Mode())
+		if have := a.uplinks[l.Name]; have != nil && have.taken {
+			u.XDPMode = string(have.mode)
 			if have.deaf != nil {
 				s.Reasons = append(s.Reasons, fmt.Sprintf("uplink %s does not know the node's address: %v", l.Name, have.deaf))
 			}
@@ -156,7 +156,7 @@ func (a *Agent) zeroCopy(name string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	u := a.uplinks[name]
-	return u != nil && u.held && u.zero
+	return u != nil && u.taken && u.zeroCopy
 }
 
 // Drops implements apiserver.Backend.

@@ -111,7 +111,16 @@ func (a *Agent) stop() error {
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
-	return errors.Join(append(errs, a.engine.Close())...)
+	return errors.Join(append(errs, a.close())...)
+}
+
+// close ends the engine, with the devices of every port, and what fed them.
+func (a *Agent) close() error {
+	err := a.engine.Close()
+	if a.intake != nil {
+		err = errors.Join(err, a.intake.Close())
+	}
+	return err
 }
 
 // apply takes a set of objects from the source.

@@ -9,22 +9,18 @@ import (
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/program"
 	"culvert/ctrl/underlay"
-	"culvert/dataplane"
-	"culvert/dataplane/frame"
 	"culvert/dataplane/xsk"
 )
 
 // uplink is a NIC of the configuration. Its fields are written with both
 // a.holding and a.mu held; either is enough to read them.
 type uplink struct {
-	link   underlay.Link // as it was looked at last
-	attach *xsk.Attachment
-	port   uint16
-	held   bool
-	zero   bool      // zero-copy sockets
-	err    error     // why it is not held
-	tried  time.Time // when that was
-	deaf   error     // why its program was not told the node's address
+	held                // valid if taken
+	link  underlay.Link // as it was looked at last
+	taken bool
+	err   error     // why it is not taken
+	tried time.Time // when that was
+	deaf  error     // why its program was not told the node's address
 }
 
 // holdAgain is how long an uplink that could not be taken is left alone.
@@ -35,11 +31,11 @@ const holdAgain = 2 * time.Second
 // is let go of and taken again.
 func (u *uplink) due(l underlay.Link, now time.Time) (release, hold bool) {
 	same := u.link.Index == l.Index
-	release = u.held && (!same || u.link.MAC != l.MAC || u.link.MTU != l.MTU || u.link.Queues != l.Queues)
+	release = u.taken && (!same || u.link.MAC != l.MAC || u.link.MTU != l.MTU || u.link.Queues != l.Queues)
 	switch {
 	case l.Index == 0:
 		return release, false
-	case u.held:
+	case u.taken:
 		return release, release
 	case same && u.err != nil:
 		return release, now.Sub(u.tried) >= holdAgain
@@ -85,7 +81,7 @@ func (a *Agent) holdUplinks() (again bool) {
 		if hold {
 			a.tryHold(u)
 		}
-		again = again || !u.held && l.Index != 0
+		again = again || !u.taken && l.Index != 0
 	}
 	return again
 }
@@ -102,70 +98,29 @@ func (a *Agent) tryHold(u *uplink) {
 	}
 }
 
-// hold attaches the steering program, opens a socket for each of the device's
-// queues and makes it a port. a.holding is held.
+// hold makes an uplink a port, and its frames arrive. a.holding is held.
 func (a *Agent) hold(u *uplink) error {
 	l := u.link
-	at, err := xsk.AttachUplink(l.Index, l.Name, xsk.Mode(a.cfg.XDP.Mode), endpoints(a.program.Desired()))
+	h, err := a.addUplink(l)
 	if err != nil {
 		return err
 	}
-	queues := max(l.Queues, 1)
-	sockets, open := a.opener(l.Index, l.Name, queues)
-	port, err := a.engine.AddPort(dataplane.PortSpec{
-		Name: l.Name, Kind: dataplane.PortUplink, Ifindex: l.Index, MAC: l.MAC, MTU: l.MTU, Queues: queues,
-		XDPMode: string(at.Mode()),
-	}, open)
-	if err != nil {
-		return errors.Join(err, at.Close())
-	}
-	if err := steerTo(at, sockets); err != nil {
-		return errors.Join(err, a.engine.RemovePort(port), at.Close())
-	}
-	zero := sockets[0].ZeroCopy()
 	a.mu.Lock()
-	u.attach, u.port, u.held, u.zero, u.deaf = at, port, true, zero, nil
+	u.held, u.taken, u.deaf = h, true, nil
 	a.mu.Unlock()
-	a.program.SetUplink(program.Uplink{Ifindex: l.Index, Name: l.Name, Port: port})
-	a.log.Info("uplink taken", "uplink", l.Name, "mode", at.Mode(), "queues", queues, "zerocopy", zero)
-	return nil
-}
-
-// opener is the callback that opens a device's sockets on the workers' memory,
-// and where it leaves them, by queue. A worker may have several queues, or none.
-func (a *Agent) opener(ifindex int, name string, queues int) ([]*xsk.Socket, func(worker, queue int) (frame.Device, error)) {
-	sockets := make([]*xsk.Socket, queues)
-	return sockets, func(worker, queue int) (frame.Device, error) {
-		s, err := a.umems[worker].Open(xsk.SocketConfig{
-			Ifindex: ifindex, Ifname: name, Queue: queue, RingSize: a.cfg.XDP.RingSize,
-			ZeroCopy: a.cfg.XDP.ZeroCopy, SG: true,
-		})
-		if err != nil {
-			return nil, err
-		}
-		sockets[queue] = s
-		return s, nil
-	}
-}
-
-// steerTo puts the sockets into the program's map: from here frames arrive.
-func steerTo(at *xsk.Attachment, sockets []*xsk.Socket) error {
-	for q, s := range sockets {
-		if err := at.SetSocket(q, s); err != nil {
-			return err
-		}
-	}
+	a.program.SetUplink(program.Uplink{Ifindex: l.Index, Name: l.Name, Port: h.port})
+	a.log.Info("uplink taken", "uplink", l.Name, "mode", h.mode, "queues", max(l.Queues, 1), "zerocopy", h.zeroCopy)
 	return nil
 }
 
 // release gives an uplink back to the kernel, the sockets before the program:
 // virtio-net of Linux 7.2 does not survive the other order. a.holding is held.
 func (a *Agent) release(u *uplink) error {
-	if !u.held {
+	if !u.taken {
 		return nil
 	}
 	a.mu.Lock()
-	u.held = false
+	u.taken = false
 	stopping := a.stopping
 	a.mu.Unlock()
 	if !stopping { // nobody is left to be told that the peers are out of reach
@@ -181,7 +136,7 @@ func (a *Agent) uplinkErrors() error {
 	defer a.mu.Unlock()
 	var errs []error
 	for _, u := range a.uplinks {
-		if u.held {
+		if u.taken {
 			return nil
 		}
 		errs = append(errs, u.err)
@@ -199,7 +154,7 @@ func (a *Agent) steer(all bool) {
 	uplinks := maps.Clone(a.uplinks)
 	a.mu.Unlock()
 	for name, u := range uplinks {
-		if !u.held || !all && u.deaf == nil {
+		if !u.taken || !all && u.deaf == nil {
 			continue
 		}
 		err := u.attach.SetEndpoints(endpoints(d))

@@ -19,6 +19,9 @@ func Check(spec Spec) error {
 		return err
 	}
 	defer ns.Close()
+	if spec.Kind == TAP {
+		return ns.Do(func() error { return checkPod(&spec, nil) })
+	}
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
@@ -31,18 +34,18 @@ func Check(spec Spec) error {
 	if err != nil {
 		return fmt.Errorf("host interface %s: %w", spec.HostName, err)
 	}
-	if err := checkLink(link, "host interface", HostMAC); err != nil {
+	if err := checkLink(link, "veth", "host interface", HostMAC); err != nil {
 		return err
 	}
 	return ns.Do(func() error { return checkPod(&spec, link.Attrs()) })
 }
 
-// checkLink verifies what both ends have in common.
-func checkLink(link netlink.Link, what string, mac net.HardwareAddr) error {
+// checkLink verifies what all ends have in common.
+func checkLink(link netlink.Link, kind, what string, mac net.HardwareAddr) error {
 	a := link.Attrs()
 	switch {
-	case link.Type() != "veth":
-		return fmt.Errorf("%s %s is a %s, not a veth", what, a.Name, link.Type())
+	case link.Type() != kind:
+		return fmt.Errorf("%s %s is a %s, not a %s", what, a.Name, link.Type(), kind)
 	case a.Flags&net.FlagUp == 0:
 		return fmt.Errorf("%s %s is down", what, a.Name)
 	case mac != nil && !bytes.Equal(a.HardwareAddr, mac):
@@ -51,7 +54,8 @@ func checkLink(link netlink.Link, what string, mac net.HardwareAddr) error {
 	return nil
 }
 
-// checkPod verifies the pod's end. The thread is in the pod's namespace.
+// checkPod verifies the pod's end; host is the other one, nil for a TAP. The
+// thread is in the pod's namespace.
 func checkPod(spec *Spec, host *netlink.LinkAttrs) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -65,12 +69,17 @@ func checkPod(spec *Spec, host *netlink.LinkAttrs) error {
 	if err != nil {
 		return fmt.Errorf("pod interface %s: %w", spec.IfName, err)
 	}
-	a := link.Attrs()
-	if a.ParentIndex != host.Index || host.ParentIndex != a.Index {
+	a, kind := link.Attrs(), "veth"
+	if host == nil {
+		kind = tapType
+	} else if a.ParentIndex != host.Index || host.ParentIndex != a.Index {
 		return fmt.Errorf("pod interface %s is not the other end of %s", spec.IfName, spec.HostName)
 	}
-	if err := checkLink(link, "pod interface", spec.MAC); err != nil {
+	if err := checkLink(link, kind, "pod interface", spec.MAC); err != nil {
 		return err
+	}
+	if host == nil && !isOurs(link, &spec.Ref) {
+		return fmt.Errorf("pod interface %s is not the TAP that was made for this pod", spec.IfName)
 	}
 	if spec.MTU != 0 && a.MTU != spec.MTU {
 		return fmt.Errorf("pod interface %s has MTU %d, not %d", spec.IfName, a.MTU, spec.MTU)

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Create makes the pair that spec describes, both ends up, the pod's end
+// Create makes the link that spec describes, all of it up, the pod's end
 // configured. It fails with ErrInterfaceExists when the pod has an interface
 // of that name, with ErrHostNameTaken when the node has, with a *NetnsError
-// for a bad namespace; on any failure nothing of the pair is left.
-func Create(spec Spec) (link Link, err error) {
+// for a bad namespace; on any failure nothing of the link is left.
+func Create(spec Spec) (Link, error) {
 	if err := spec.validate(); err != nil {
 		return Link{}, err
 	}
@@ -23,29 +23,36 @@ func Create(spec Spec) (link Link, err error) {
 		return Link{}, err
 	}
 	defer ns.Close()
+	if spec.MAC == nil {
+		spec.MAC = randomMAC()
+	}
+	if spec.Kind == TAP {
+		return createTAP(ns, &spec)
+	}
+	return createVeth(ns, &spec)
+}
+
+// createVeth is Create of a veth pair.
+func createVeth(ns *Netns, spec *Spec) (link Link, err error) {
 	host, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return Link{}, fmt.Errorf("netlink: %w", err)
 	}
 	defer host.Close()
-
-	if spec.MAC == nil {
-		spec.MAC = randomMAC()
-	}
-	if err := addPair(host, ns, &spec); err != nil {
+	if err := addPair(host, ns, spec); err != nil {
 		return Link{}, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, Remove(spec.HostName))
+			err = errors.Join(err, Remove(spec.Ref))
 		}
 	}()
 	link.MAC = spec.MAC
-	if link.HostIfindex, err = setUpHost(host, &spec); err != nil {
+	if link.Ifindex, err = setUpHost(host, spec); err != nil {
 		return Link{}, err
 	}
 	err = ns.Do(func() error {
-		link.PodIfindex, err = setUpPod(&spec)
+		link.PodIfindex, err = setUpPod(spec)
 		return err
 	})
 	if err != nil {
@@ -113,8 +120,10 @@ func setUpPod(spec *Spec) (ifindex int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s in the pod: %w", spec.IfName, err)
 	}
-	if err := disableLossyFeatures(spec.IfName); err != nil {
-		return 0, err
+	if spec.Kind != TAP { // which carries them all
+		if err := disableLossyFeatures(spec.IfName); err != nil {
+			return 0, err
+		}
 	}
 	if spec.has6() {
 		if err := setSysctls(spec.IfName, podSysctls6); err != nil {

@@ -36,6 +36,26 @@ func OpenNetns(path string) (*Netns, error) {
 	return ns, nil
 }
 
+// errNotThere says that a path is there and no namespace (any more).
+var errNotThere = errors.New("not a namespace (nothing is mounted there, or the pod is gone)")
+
+// netnsGone reports whether an error of OpenNetns says that the path is no
+// namespace any more, rather than that it could not be looked at.
+func netnsGone(err error) bool {
+	for _, gone := range []error{unix.ENOENT, unix.ENOTDIR, unix.ESRCH, errNotThere, errNotNetwork, errOwn} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+// What else a path can be that was a pod's namespace once.
+var (
+	errNotNetwork = errors.New("a namespace of another kind than network")
+	errOwn        = errors.New("that is the node's own namespace, not a pod's")
+)
+
 // verify makes sure that the file is a network namespace and not this process's.
 func (n *Netns) verify() error {
 	var fs unix.Statfs_t
@@ -43,14 +63,14 @@ func (n *Netns) verify() error {
 		return err
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return errors.New("not a namespace (nothing is mounted there, or the pod is gone)")
+		return errNotThere
 	}
 	kind, err := unix.IoctlRetInt(n.fd, unix.NS_GET_NSTYPE)
 	if err != nil {
 		return err
 	}
 	if kind != unix.CLONE_NEWNET {
-		return errors.New("a namespace of another kind than network")
+		return errNotNetwork
 	}
 	var theirs, ours unix.Stat_t
 	if err := unix.Fstat(n.fd, &theirs); err != nil {
@@ -60,7 +80,7 @@ func (n *Netns) verify() error {
 		return err
 	}
 	if theirs.Dev == ours.Dev && theirs.Ino == ours.Ino {
-		return errors.New("that is the node's own namespace, not a pod's")
+		return errOwn
 	}
 	return nil
 }

@@ -1,9 +1,9 @@
-// Package podlink makes, checks and removes the veth pair between a pod and
-// the node: all the netlink, sysctl and ethtool work of a CNI ADD, CHECK and
-// DEL, and nothing else. It keeps no state and knows no record, allocator or
-// dataplane; ctrl/pods drives it.
+// Package podlink makes, checks and removes the link between a pod and the
+// node, a veth pair or a TAP: all the netlink, sysctl and ethtool work of a CNI
+// ADD, CHECK and DEL, and nothing else. It keeps no state and knows no record,
+// allocator or port; ctrl/pods drives it.
 //
-// What stands after Create, host end left, pod end right:
+// What stands after Create of a veth, host end left, pod end right:
 //
 //	cv0123456789a  ee:ee:ee:ee:ee:ee  ──────  eth0  <pod MAC>  ADDRESS/32
 //	no IPv6, no forwarding, MTU 65535         169.254.1.1 dev eth0 scope link
@@ -12,6 +12,9 @@
 // The host end belongs to an XDP program: no packet of the pod is meant for
 // the node's own stack, and the sysctls see to it that none passes while
 // culvertd is down.
+//
+// A TAP (tap.go) has the pod's end alone, configured the same. It stays in the
+// pod's namespace while culvertd, whose descriptors are its other end, is down.
 //
 // Every function is safe for concurrent use on different host names. They
 // enter the pod's namespace on a locked thread and leave it before returning.
@@ -60,23 +63,38 @@ func (e *NetnsError) Error() string { return fmt.Sprintf("network namespace %q: 
 // Unwrap is what is wrong with the path.
 func (e *NetnsError) Unwrap() error { return e.Err }
 
+// Kind says what a pod's link is.
+type Kind string
+
+// The kinds of links; an empty Kind is Veth.
+const (
+	Veth Kind = "veth"
+	TAP  Kind = "tap"
+)
+
+// Ref names a pod's link.
+type Ref struct {
+	Kind     Kind
+	HostName string // the host end's name, see HostName; a TAP has it as its mark
+	Netns    string // path of the pod's network namespace
+	IfName   string // the pod end's name
+}
+
 // Spec says what a pod's link shall be.
 type Spec struct {
-	HostName string           // the host end's name, see HostName
-	Netns    string           // path of the pod's network namespace
-	IfName   string           // the pod end's name
-	MAC      net.HardwareAddr // the pod end's address; nil = a random one
-	Addrs    []netip.Addr     // at most one a family is usual; none is allowed
-	MTU      int              // the pod end's
-	Queues   int              // in both directions, at least 1
-	Alias    string           // shown by `ip link` on the host end; may be empty
+	Ref
+	MAC    net.HardwareAddr // the pod end's address; nil = a random one
+	Addrs  []netip.Addr     // at most one a family is usual; none is allowed
+	MTU    int              // the pod end's
+	Queues int              // of a veth in both directions, at least 1; a TAP has as many as are opened
+	Alias  string           // shown by `ip link` on the host end; may be empty
 }
 
 // Link is what Create made.
 type Link struct {
-	HostIfindex int
-	PodIfindex  int
-	MAC         net.HardwareAddr // the pod end's
+	Ifindex    int              // as Find tells it
+	PodIfindex int              // the pod end's, in the pod's namespace
+	MAC        net.HardwareAddr // the pod end's
 }
 
 // HostName is the name of the host end for a pod: prefix and 11 hex digits of
@@ -101,6 +119,9 @@ func randomMAC() net.HardwareAddr {
 
 // validate refuses a spec that would fail halfway.
 func (s *Spec) validate() error {
+	if s.Kind != "" && s.Kind != Veth && s.Kind != TAP {
+		return fmt.Errorf("link of kind %q: veth and tap are possible", s.Kind)
+	}
 	for _, name := range []string{s.HostName, s.IfName} {
 		if name == "" || len(name) > 15 {
 			return fmt.Errorf("interface name %q: 1 to 15 characters are needed", name)
@@ -108,6 +129,9 @@ func (s *Spec) validate() error {
 	}
 	if s.MTU < 68 || s.MTU > 65535 {
 		return fmt.Errorf("pod MTU %d: 68 to 65535 is possible", s.MTU)
+	}
+	if s.Kind == TAP && s.MTU > maxTAP {
+		return fmt.Errorf("pod MTU %d: %d is the largest of a TAP", s.MTU, maxTAP)
 	}
 	if s.Queues < 1 || s.Queues > 256 {
 		return fmt.Errorf("%d queues: 1 to 256 are possible", s.Queues)

@@ -24,9 +24,8 @@ type pair struct {
 func newPair(t *testing.T, addrs ...string) *pair {
 	p := &pair{node: testnet.NewNS(t), pod: testnet.NewNS(t)}
 	p.spec = Spec{
-		HostName: HostName("cvp", "default", t.Name(), ""),
-		Netns:    path(p.pod), IfName: "eth0", MTU: 1450, Queues: 2,
-		Alias: "culvert test " + t.Name(),
+		Ref: Ref{HostName: HostName("cvp", "default", t.Name(), ""), Netns: path(p.pod), IfName: "eth0"},
+		MTU: 1450, Queues: 2, Alias: "culvert test " + t.Name(),
 	}
 	for _, a := range addrs {
 		p.spec.Addrs = append(p.spec.Addrs, netip.MustParseAddr(a))
@@ -69,7 +68,7 @@ func TestCreateCheckRemove(t *testing.T) {
 		t.Fatalf("check right after create: %v", err)
 	}
 	host := p.node.Attrs(t, p.spec.HostName)
-	if host.Index != link.HostIfindex || host.HardwareAddr.String() != "ee:ee:ee:ee:ee:ee" ||
+	if host.Index != link.Ifindex || host.HardwareAddr.String() != "ee:ee:ee:ee:ee:ee" ||
 		host.MTU != 65535 || host.NumRxQueues != 2 || host.Alias != p.spec.Alias {
 		t.Errorf("host end: %+v, link %+v", host, link)
 	}
@@ -96,11 +95,11 @@ func TestCreateCheckRemove(t *testing.T) {
 			t.Errorf("IPv6 is on at the host end")
 		}
 		for range 2 { // the second time there is nothing left to remove
-			if err := Remove(p.spec.HostName); err != nil {
+			if err := Remove(p.spec.Ref); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, ok, err := Find(p.spec.HostName); ok || err != nil {
+		if _, ok, err := Find(p.spec.Ref); ok || err != nil {
 			t.Errorf("after removal: found %v, %v", ok, err)
 		}
 	})
@@ -137,7 +136,7 @@ func TestCreateRefusesWhatExists(t *testing.T) {
 		if _, err := Create(other); !errors.Is(err, ErrInterfaceExists) {
 			t.Errorf("interface that exists in the pod: %v", err)
 		}
-		if _, ok, _ := Find(other.HostName); ok {
+		if _, ok, _ := Find(other.Ref); ok {
 			t.Errorf("a host end was left behind")
 		}
 		other = p.spec
@@ -158,7 +157,7 @@ func TestCreateUndoesEverything(t *testing.T) {
 		if _, err := Create(p.spec); !errors.Is(err, unix.EEXIST) {
 			t.Errorf("error: %v", err)
 		}
-		if _, ok, err := Find(p.spec.HostName); ok || err != nil {
+		if _, ok, err := Find(p.spec.Ref); ok || err != nil {
 			t.Errorf("the pair was left behind (%v)", err)
 		}
 	})
@@ -194,10 +193,12 @@ func TestBadSpec(t *testing.T) {
 		"no ifname":     func(s *Spec) { s.IfName = "" },
 		"MTU":           func(s *Spec) { s.MTU = 67 },
 		"queues":        func(s *Spec) { s.Queues = 0 },
+		"kind":          func(s *Spec) { s.Kind = "macvlan" },
+		"MTU of a TAP":  func(s *Spec) { s.Kind, s.MTU = TAP, 65522 },
 		"multicast MAC": func(s *Spec) { s.MAC = []byte{1, 0, 0, 0, 0, 1} },
 		"mapped":        func(s *Spec) { s.Addrs = []netip.Addr{netip.MustParseAddr("::ffff:1.2.3.4")} },
 	} {
-		spec := Spec{HostName: "cvp0", Netns: "/none", IfName: "eth0", MTU: 1450, Queues: 1}
+		spec := Spec{Ref: Ref{HostName: "cvp0", Netns: "/none", IfName: "eth0"}, MTU: 1450, Queues: 1}
 		change(&spec)
 		_, err := Create(spec)
 		var bad *NetnsError
@@ -246,13 +247,19 @@ func TestAdopts(t *testing.T) {
 	p := newPair(t, "10.244.1.2")
 	p.create(t)
 	p.node.Do(t, func() {
-		if !Adopts(p.spec.Netns, "eth0", p.spec.HostName) {
+		if !Adopts(p.spec.Ref) {
 			t.Error("does not know its own pair")
 		}
-		if Adopts(p.spec.Netns, "lo", p.spec.HostName) || Adopts(p.spec.Netns, "eth0", "lo") || Adopts("/none", "eth0", p.spec.HostName) {
-			t.Error("adopts what is not its own")
+		with := func(f func(*Ref)) Ref { r := p.spec.Ref; f(&r); return r }
+		for _, other := range []Ref{
+			with(func(r *Ref) { r.IfName = "lo" }), with(func(r *Ref) { r.HostName = "lo" }),
+			with(func(r *Ref) { r.Netns = "/none" }), with(func(r *Ref) { r.Kind = TAP }),
+		} {
+			if Adopts(other) {
+				t.Errorf("adopts what is not its own: %+v", other)
+			}
 		}
-		if err := Remove("lo"); err == nil {
+		if err := Remove(Ref{HostName: "lo"}); err == nil {
 			t.Error("removes a link that is no veth")
 		}
 	})
@@ -260,15 +267,20 @@ func TestAdopts(t *testing.T) {
 
 func BenchmarkCreateRemove(b *testing.B) {
 	node, pod := testnet.NewNS(b), testnet.NewNS(b)
-	spec := Spec{HostName: "cvpbench", Netns: path(pod), IfName: "eth0", MTU: 1450, Queues: 1, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
-	node.Do(b, func() {
-		for b.Loop() {
-			if _, err := Create(spec); err != nil {
-				b.Fatal(err)
-			}
-			if err := Remove(spec.HostName); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+	for _, kind := range []Kind{Veth, TAP} {
+		b.Run(string(kind), func(b *testing.B) {
+			ref := Ref{Kind: kind, HostName: "cvpbench", Netns: path(pod), IfName: "eth0"}
+			spec := Spec{Ref: ref, MTU: 1450, Queues: 1, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
+			node.Do(b, func() {
+				for b.Loop() {
+					if _, err := Create(spec); err != nil {
+						b.Fatal(err)
+					}
+					if err := Remove(ref); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
 }

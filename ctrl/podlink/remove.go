@@ -8,57 +8,70 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Remove deletes the pair by its host end; both ends go. A pair that is gone
-// already is no error. It refuses a link that is no veth: that is not ours.
-func Remove(hostName string) error {
+// Remove deletes a link: a veth pair by its host end, a TAP in its namespace.
+// One that is gone already, with its namespace or without, is no error. It
+// refuses a host end that is no veth: that is not ours.
+func Remove(ref Ref) error {
+	if ref.Kind == TAP {
+		return removeTAP(&ref)
+	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	link, err := h.LinkByName(hostName)
+	link, err := h.LinkByName(ref.HostName)
 	if isGone(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("host interface %s: %w", hostName, err)
+		return fmt.Errorf("host interface %s: %w", ref.HostName, err)
 	}
 	if link.Type() != "veth" {
-		return fmt.Errorf("host interface %s is a %s, not the veth of a pod: it is left alone", hostName, link.Type())
+		return fmt.Errorf("host interface %s is a %s, not the veth of a pod: it is left alone", ref.HostName, link.Type())
 	}
 	if err := h.LinkDel(link); err != nil && !isGone(err) {
-		return fmt.Errorf("deleting %s: %w", hostName, err)
+		return fmt.Errorf("deleting %s: %w", ref.HostName, err)
 	}
 	return nil
 }
 
-// Find looks a host end up by name.
-func Find(hostName string) (ifindex int, ok bool, err error) {
+// Find looks a link up: a veth by its host end's name, whose index it returns, a
+// TAP in its namespace, where its index is. A TAP whose namespace is gone is not
+// there; that a namespace cannot be looked into is an error.
+func Find(ref Ref) (ifindex int, ok bool, err error) {
+	if ref.Kind == TAP {
+		return findTAP(&ref)
+	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return 0, false, fmt.Errorf("netlink: %w", err)
 	}
 	defer h.Close()
-	link, err := h.LinkByName(hostName)
+	link, err := h.LinkByName(ref.HostName)
 	switch {
 	case isGone(err):
 		return 0, false, nil
 	case err != nil:
-		return 0, false, fmt.Errorf("host interface %s: %w", hostName, err)
+		return 0, false, fmt.Errorf("host interface %s: %w", ref.HostName, err)
 	}
 	return link.Attrs().Index, link.Type() == "veth", nil
 }
 
-// Adopts reports whether ifName in the namespace is the pod end of hostName:
-// what a DEL may remove although no record tells of it. A namespace that is
-// gone, or an interface that is, makes it false.
-func Adopts(netnsPath, ifName, hostName string) bool {
-	ns, err := OpenNetns(netnsPath)
+// Adopts reports whether the interface in the namespace is the pod end of what
+// ref names: what a DEL may remove although no record tells of it. A namespace
+// that is gone, or an interface that is, makes it false.
+func Adopts(ref Ref) bool {
+	if ref.Kind == TAP {
+		_, ok, err := findTAP(&ref)
+		return ok && err == nil
+	}
+	ns, err := OpenNetns(ref.Netns)
 	if err != nil {
 		return false
 	}
 	defer ns.Close()
-	hostIndex, ok, err := Find(hostName)
+	hostIndex, ok, err := Find(ref)
 	if err != nil || !ok {
 		return false
 	}
@@ -69,7 +82,7 @@ func Adopts(netnsPath, ifName, hostName string) bool {
 			return err
 		}
 		defer h.Close()
-		link, err := h.LinkByName(ifName)
+		link, err := h.LinkByName(ref.IfName)
 		if err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ func (m *Manager) add(req *request) (*types100.Result, error) {
 	rec := Record{
 		ContainerID: req.key.ContainerID, IfName: req.key.IfName, Netns: req.netns, Network: req.conf.Name,
 		Namespace: req.namespace, Pod: req.pod, UID: req.uid, MAC: req.mac.String(),
-		HostName: name, MTU: mtu, Queues: m.cfg.Queues, State: StateAdding, Created: now(),
+		Kind: req.conf.kind(), HostName: name, MTU: mtu, Queues: m.cfg.Queues, State: StateAdding, Created: now(),
 	}
 	if err := m.attach(&rec, req); err != nil {
 		m.log.Warn("pod not attached", "pod", rec.Name(), "container", rec.ContainerID, "port", name, "err", err)
@@ -91,12 +91,14 @@ func (m *Manager) makeRoom(key Key, name string) error {
 			return err
 		}
 	}
-	// A link without a record: the state directory was lost or replaced.
-	if _, ok, err := m.cfg.Links.Find(name); err != nil || !ok {
+	// A link without a record: the state directory was lost or replaced. Only a
+	// veth is on the node; a pod's TAP is in nobody's way but that pod's.
+	stray := podlink.Ref{Kind: podlink.Veth, HostName: name}
+	if _, ok, err := m.cfg.Links.Find(stray); err != nil || !ok {
 		return wrap(api.CNILinkFailed, "the node's links cannot be read", err)
 	}
 	m.log.Warn("link without a record removed", "port", name)
-	return wrap(api.CNILinkFailed, "a link without a record is in the way", m.cfg.Links.Remove(name))
+	return wrap(api.CNILinkFailed, "a link without a record is in the way", m.cfg.Links.Remove(stray))
 }
 
 // alive reports whether a pod's link is there.
@@ -107,7 +109,7 @@ func (m *Manager) alive(p *pod) bool {
 	if gone {
 		return false
 	}
-	_, ok, err := m.cfg.Links.Find(rec.HostName)
+	_, ok, err := m.cfg.Links.Find(rec.Link())
 	return ok || err != nil
 }
 
@@ -138,7 +140,7 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 	if err != nil {
 		return linkError("the pod's link could not be made", err)
 	}
-	rec.HostIfindex, rec.MAC = link.HostIfindex, link.MAC.String()
+	rec.Ifindex, rec.MAC = link.Ifindex, link.MAC.String()
 	m.update(p, rec)
 	if err = m.attachPort(p); err != nil {
 		return err
@@ -163,8 +165,8 @@ func (m *Manager) attachPort(p *pod) error {
 	m.mu.Unlock()
 	// LinkGone passes over pods that are not attached: a link that vanished
 	// until now was not told. From here on it is.
-	ifindex, ok, err := m.cfg.Links.Find(rec.HostName)
-	if err == nil && (!ok || ifindex != rec.HostIfindex) {
+	ifindex, ok, err := m.cfg.Links.Find(rec.Link())
+	if err == nil && (!ok || ifindex != rec.Ifindex) {
 		err = fmt.Errorf("the link %s vanished while the pod was attached", rec.HostName)
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/podlink"
 )
 
 // del detaches a pod. It succeeds for one that is not there, or only in parts.
@@ -41,11 +42,12 @@ func (m *Manager) delStray(req *request) error {
 	if m.find(func(p *pod) bool { return p.rec.HostName == name }) != nil {
 		return nil // another container's by now
 	}
-	if !m.cfg.Links.Adopts(req.netns, req.key.IfName, name) {
+	ref := podlink.Ref{Kind: req.conf.kind(), HostName: name, Netns: req.netns, IfName: req.key.IfName}
+	if !m.cfg.Links.Adopts(ref) {
 		return nil
 	}
 	m.log.Warn("link without a record removed", "port", name, "container", req.key.ContainerID)
-	return linkError("the pod's link could not be removed", m.cfg.Links.Remove(name))
+	return linkError("the pod's link could not be removed", m.cfg.Links.Remove(ref))
 }
 
 // drop takes a pod apart in the reverse order of ADD, whatever of it there
@@ -58,8 +60,8 @@ func (m *Manager) drop(p *pod) error {
 	rec := m.record(p)
 	key := rec.Key()
 	// Before Create succeeded, a link of that name is not this pod's.
-	if rec.HostIfindex != 0 {
-		if err := m.cfg.Links.Remove(rec.HostName); err != nil {
+	if rec.Ifindex != 0 {
+		if err := m.cfg.Links.Remove(rec.Link()); err != nil {
 			return linkError("the pod's link could not be removed", err)
 		}
 	}
@@ -118,19 +120,49 @@ func (m *Manager) gc(req *request) error {
 	return wrap(api.CNILinkFailed, "not all stale pods could be removed", errors.Join(errs...))
 }
 
-// LinkGone tells that the kernel removed a host link: somebody deleted the
-// veth or the pod's namespace. That pod alone is detached; its record and
+// LinkGone tells that the kernel removed a link of the node: somebody deleted
+// the veth or the pod's namespace. That pod alone is detached; its record and
 // address stay until DEL. Other links are none of its business. It waits for
 // a transaction on the same pod: do not call it from what Attach waits for.
 func (m *Manager) LinkGone(ifindex int) {
-	match := func(p *pod) bool { return p.rec.HostIfindex == ifindex && p.attached }
-	p := m.find(match)
-	if p == nil {
-		return
+	match := func(p *pod) bool { return p.rec.Ifindex == ifindex && p.rec.Kind != podlink.TAP && p.attached }
+	if p := m.find(match); p != nil {
+		m.lose(p, func() bool { return m.find(match) == p })
 	}
+}
+
+// LookForTAPs looks for the TAPs of attached pods, and does as LinkGone does for
+// one that is not there. Nothing tells of it otherwise: the TAP is in the pod's
+// namespace, and that one, as long as the dataplane has queues open, does not
+// end for the kernel when its path goes (package dataplane/tap). It is a few
+// system calls a pod: call it every second or so.
+func (m *Manager) LookForTAPs() {
+	var taps []*pod
+	m.mu.Lock()
+	for _, p := range m.pods {
+		if p.rec.Kind == podlink.TAP && p.attached {
+			taps = append(taps, p)
+		}
+	}
+	m.mu.Unlock()
+	for _, p := range taps {
+		rec := m.record(p)
+		missing := func() bool {
+			_, ok, err := m.cfg.Links.Find(rec.Link())
+			return !ok && err == nil
+		}
+		if missing() {
+			m.lose(p, func() bool { return m.get(rec.Key()) == p && missing() })
+		}
+	}
+}
+
+// lose detaches a pod whose link is gone, if that is still so when nothing else
+// goes on with it.
+func (m *Manager) lose(p *pod, still func() bool) {
 	rec := m.record(p)
 	defer m.locks.lock(rec.HostName)()
-	if m.find(match) != p {
+	if !still() {
 		return // DEL came first
 	}
 	m.mu.Lock()

@@ -69,7 +69,7 @@ func (w *world) Create(s podlink.Spec) (podlink.Link, error) {
 	}
 	w.next++
 	w.links[s.HostName], w.index[s.HostName] = s, w.next
-	return podlink.Link{HostIfindex: w.next, PodIfindex: 2, MAC: s.MAC}, nil
+	return podlink.Link{Ifindex: w.next, PodIfindex: 2, MAC: s.MAC}, nil
 }
 
 func (w *world) Check(s podlink.Spec) error {
@@ -81,25 +81,25 @@ func (w *world) Check(s podlink.Spec) error {
 	return nil
 }
 
-func (w *world) Remove(name string) error {
+func (w *world) Remove(r podlink.Ref) error {
 	if err := w.step("remove"); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.links, name)
+	delete(w.links, r.HostName)
 	return nil
 }
 
-func (w *world) Find(name string) (int, bool, error) {
+func (w *world) Find(r podlink.Ref) (int, bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, ok := w.links[name]
-	return w.index[name], ok, nil
+	_, ok := w.links[r.HostName]
+	return w.index[r.HostName], ok, nil
 }
 
-func (w *world) Adopts(netns, ifName, hostName string) bool {
-	return w.netns[netns] == netnsState{ifName, hostName}
+func (w *world) Adopts(r podlink.Ref) bool {
+	return w.netns[r.Netns] == netnsState{r.IfName, r.HostName}
 }
 
 func (w *world) Attach(rec Record) error {

@@ -47,7 +47,6 @@ var badRequests = []struct {
 	{"future version", 1, withConf(`{"cniVersion":"2.0.0"}`)},
 	{"no name", 7, withConf(`{"name":""}`)},
 	{"bad name", 7, withConf(`{"name":"a/b"}`)},
-	{"tap", 2, withConf(`{"interface":"tap"}`)},
 	{"interface", 7, withConf(`{"interface":"macvlan"}`)},
 	{"address", 7, withConf(`{"runtimeConfig":{"ips":["10.244.1.5/99"]}}`)},
 	{"address with zone", 7, withConf(`{"runtimeConfig":{"ips":["fe80::1%eth0"]}}`)},

@@ -8,7 +8,7 @@
 //	request   request.go  everything the runtime sent, validated; nothing is trusted
 //	address   ctrl/ipam   taken in memory
 //	record    store.go    written in state "adding": from here a crash can be cleaned up
-//	link      podlink     the veth pair, configured
+//	link      podlink     the veth pair or the TAP, configured
 //	attach    Attacher    the dataplane's port and the pod's route
 //	record    store.go    in state "ready", on disk before the runtime hears of success
 //
@@ -52,9 +52,9 @@ type Attacher interface {
 type Links interface {
 	Create(podlink.Spec) (podlink.Link, error)
 	Check(podlink.Spec) error
-	Remove(hostName string) error
-	Find(hostName string) (ifindex int, ok bool, err error)
-	Adopts(netns, ifName, hostName string) bool
+	Remove(podlink.Ref) error
+	Find(podlink.Ref) (ifindex int, ok bool, err error)
+	Adopts(podlink.Ref) bool
 }
 
 // Config is what a Manager works with.
@@ -99,7 +99,7 @@ type Manager struct {
 type pod struct {
 	rec      Record
 	attached bool // Attach succeeded and Detach did not follow
-	gone     bool // the kernel told that the link is gone
+	gone     bool // the link was seen to be gone
 	// failed is why it could not be attached again: Retry tries once more.
 	failed error
 }
@@ -198,11 +198,9 @@ type kernel struct{}
 
 func (kernel) Create(s podlink.Spec) (podlink.Link, error) { return podlink.Create(s) }
 func (kernel) Check(s podlink.Spec) error                  { return podlink.Check(s) }
-func (kernel) Remove(name string) error                    { return podlink.Remove(name) }
-func (kernel) Find(name string) (int, bool, error)         { return podlink.Find(name) }
-func (kernel) Adopts(netns, ifName, hostName string) bool {
-	return podlink.Adopts(netns, ifName, hostName)
-}
+func (kernel) Remove(r podlink.Ref) error                  { return podlink.Remove(r) }
+func (kernel) Find(r podlink.Ref) (int, bool, error)       { return podlink.Find(r) }
+func (kernel) Adopts(r podlink.Ref) bool                   { return podlink.Adopts(r) }
 
 // nameLocks is a mutex a host name, there as long as somebody wants it.
 type nameLocks struct {

@@ -39,6 +39,64 @@ func TestLifeOfAPod(t *testing.T) {
 	mustFail(t, m, call("CHECK", "c1", "web"), api.CNIUnknownContainer, "")
 }
 
+// TestLifeOfATAP: there is no host end to name in the result.
+func TestLifeOfATAP(t *testing.T) {
+	w, dir := newWorld(), t.TempDir()
+	m := newManager(t, w, dir)
+	res := must(t, m, call("ADD", "c1", "web", withTAP))
+	want := `{"cniVersion":"1.1.0","interfaces":[{"mac":"02:00:00:00:00:0a","mtu":1450,"name":"eth0","sandbox":"/run/netns/c1"}],` +
+		`"ips":[{"address":"10.244.1.2/32","gateway":"169.254.1.1","interface":0},{"address":"fd00:1::2/128","gateway":"fe80::ecee:eeff:feee:eeee","interface":0}],` +
+		`"routes":[{"dst":"0.0.0.0/0","gw":"169.254.1.1"},{"dst":"::/0","gw":"fe80::ecee:eeff:feee:eeee"}]}`
+	if string(res) != want {
+		t.Errorf("result:\n%s\nwant:\n%s", res, want)
+	}
+	must(t, m, call("CHECK", "c1", "web", withTAP, withConf(`{"interface":"tap","prevResult":`+string(res)+`}`)))
+	mustAgree(t, m, w)
+	name := podlink.HostName("cv", "default", "web", "")
+	if spec := w.links[name]; spec.Kind != podlink.TAP || spec.Netns != "/run/netns/c1" || m.List()[0].API().Port != name {
+		t.Errorf("link %+v, record %+v", spec, m.List()[0])
+	}
+
+	w = w.afterCrash()
+	m = newManager(t, w, dir)
+	m.cfg.Queues = 5 // culvertd has more workers now
+	if err := m.Restore(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if rec := w.attached[Key{"c1", "eth0"}]; rec.Kind != podlink.TAP || rec.Queues != 5 {
+		t.Errorf("attached again as %+v", rec)
+	}
+	for range 2 {
+		must(t, m, call("DEL", "c1", "web", withTAP))
+	}
+	mustBeEmpty(t, m, w)
+}
+
+// TestLostTAP: a TAP is looked for; a veth's host end of the same index is another's.
+func TestLostTAP(t *testing.T) {
+	w := newWorld()
+	m := newManager(t, w, t.TempDir())
+	must(t, m, call("ADD", "c1", "a", withTAP))
+	must(t, m, call("ADD", "c2", "b"))
+	rec := m.List()[0]
+	m.LinkGone(rec.Ifindex)
+	m.LookForTAPs()
+	mustAgree(t, m, w)
+	delete(w.links, rec.HostName)
+	delete(w.links, m.List()[1].HostName) // netlink will tell of this one
+	for range 2 {
+		m.LookForTAPs()
+	}
+	if l := m.List(); len(w.attached) != 1 || l[0].State != StateGone || l[1].State != StateReady {
+		t.Errorf("attached %v, records %+v", w.attached, m.List())
+	}
+	mustFail(t, m, call("CHECK", "c1", "a", withTAP), api.CNICheckFailed, "was deleted")
+	must(t, m, call("DEL", "c1", "a"))
+	if len(m.List()) != 1 {
+		t.Errorf("records %+v", m.List())
+	}
+}
+
 func TestResultVersions(t *testing.T) {
 	for _, v := range api.CNIVersions {
 		w := newWorld()
@@ -191,8 +249,8 @@ func TestLinkGone(t *testing.T) {
 	gone := m.List()[0]
 	delete(w.links, gone.HostName)
 	m.LinkGone(99999)
-	m.LinkGone(gone.HostIfindex)
-	m.LinkGone(gone.HostIfindex)
+	m.LinkGone(gone.Ifindex)
+	m.LinkGone(gone.Ifindex)
 	if len(w.attached) != 1 || m.Count() != 1 || m.List()[0].State != StateGone || m.List()[1].State != StateReady {
 		t.Errorf("attached %v, records %+v", w.attached, m.List())
 	}
@@ -205,7 +263,7 @@ func TestLinkGone(t *testing.T) {
 	// ADD of a container whose link is gone does not wait for the DEL.
 	rec := m.List()[0]
 	delete(w.links, rec.HostName)
-	m.LinkGone(rec.HostIfindex)
+	m.LinkGone(rec.Ifindex)
 	must(t, m, call("ADD", "c2", "b"))
 	mustAgree(t, m, w)
 }

@@ -38,22 +38,26 @@ const (
 // Record is what is kept of an attachment, a JSON file each. Records are
 // values; the slices in them are not changed.
 type Record struct {
-	ContainerID string       `json:"containerID"`
-	IfName      string       `json:"ifName"`
-	Netns       string       `json:"netns"`
-	Network     string       `json:"network"` // name of the CNI configuration
-	Namespace   string       `json:"namespace,omitempty"`
-	Pod         string       `json:"pod,omitempty"`
-	UID         string       `json:"uid,omitempty"`
-	HostName    string       `json:"hostName"`
-	HostIfindex int          `json:"hostIfindex,omitempty"`
-	MAC         string       `json:"mac,omitempty"` // the pod's
-	Addrs       []netip.Addr `json:"addrs"`
-	MTU         int          `json:"mtu"`
-	Queues      int          `json:"queues"`
-	State       State        `json:"state"`
-	Created     time.Time    `json:"created"`
-	Cause       string       `json:"-"` // in List only: why it is detached
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+	Netns       string `json:"netns"`
+	Network     string `json:"network"` // name of the CNI configuration
+	Namespace   string `json:"namespace,omitempty"`
+	Pod         string `json:"pod,omitempty"`
+	UID         string `json:"uid,omitempty"`
+	// Kind is the link's; records without one are of a version that knew veth only.
+	Kind     podlink.Kind `json:"kind,omitempty"`
+	HostName string       `json:"hostName"`
+	// Ifindex is the host end's index on the node; a TAP's, in the pod. 0: the
+	// link is not made yet.
+	Ifindex int          `json:"hostIfindex,omitempty"`
+	MAC     string       `json:"mac,omitempty"` // the pod's
+	Addrs   []netip.Addr `json:"addrs"`
+	MTU     int          `json:"mtu"`
+	Queues  int          `json:"queues"` // the veth's; what the TAP is opened with
+	State   State        `json:"state"`
+	Created time.Time    `json:"created"`
+	Cause   string       `json:"-"` // in List only: why it is detached
 }
 
 // Key is the record's key.
@@ -76,11 +80,15 @@ func (r *Record) HardwareAddr() net.HardwareAddr {
 	return mac
 }
 
+// Link names the record's link.
+func (r *Record) Link() podlink.Ref {
+	return podlink.Ref{Kind: r.Kind, HostName: r.HostName, Netns: r.Netns, IfName: r.IfName}
+}
+
 // spec is the link that the record wants.
 func (r *Record) spec() podlink.Spec {
 	return podlink.Spec{
-		HostName: r.HostName, Netns: r.Netns, IfName: r.IfName, MAC: r.HardwareAddr(),
-		Addrs: r.Addrs, MTU: r.MTU, Queues: r.Queues, Alias: r.alias(),
+		Ref: r.Link(), MAC: r.HardwareAddr(), Addrs: r.Addrs, MTU: r.MTU, Queues: r.Queues, Alias: r.alias(),
 	}
 }
 
@@ -100,6 +108,8 @@ func (r *Record) validate() error {
 		return errors.New("no valid container and interface")
 	case r.HostName == "" || len(r.HostName) > 15 || strings.ContainsAny(r.HostName, "/ "):
 		return fmt.Errorf("host interface %q", r.HostName)
+	case r.Kind != "" && r.Kind != podlink.Veth && r.Kind != podlink.TAP:
+		return fmt.Errorf("link of kind %q", r.Kind)
 	case r.State != StateAdding && r.State != StateReady:
 		return fmt.Errorf("state %q", r.State)
 	case r.State == StateReady && len(r.HardwareAddr()) != 6:

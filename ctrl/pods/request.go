@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/podlink"
 )
 
 // The longest values that are taken. A container ID is part of a file name; a
@@ -33,7 +34,7 @@ var podName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 type netConf struct {
 	CNIVersion    string          `json:"cniVersion"`
 	Name          string          `json:"name"`
-	Interface     string          `json:"interface"`
+	Interface     podlink.Kind    `json:"interface"`
 	DNS           types.DNS       `json:"dns"`
 	PrevResult    json.RawMessage `json:"prevResult"`
 	RuntimeConfig struct {
@@ -49,6 +50,14 @@ type netConf struct {
 	// attachments GC keeps; nil: the key is not there, or null.
 	Valid     *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
 	ValidTwin *[]types.GCAttachment `json:"cni.dev/attachments"`
+}
+
+// kind is that of the links that the configuration asks for.
+func (c *netConf) kind() podlink.Kind {
+	if c.Interface == "" {
+		return podlink.Veth
+	}
+	return c.Interface
 }
 
 // request is a validated CNIRequest.
@@ -114,12 +123,10 @@ func parseConf(data []byte, conf *netConf) error {
 		return refuse(api.CNIInvalidConfig, "name %q of the network configuration: %s", conf.Name, err.Msg)
 	}
 	switch conf.Interface {
-	case "", "veth":
+	case "", podlink.Veth, podlink.TAP:
 		return nil
-	case "tap":
-		return refuse(api.CNIUnsupportedField, `interface "tap" is not supported by this version of Culvert: use "veth"`)
 	}
-	return refuse(api.CNIInvalidConfig, `interface %q: "veth" is needed`, conf.Interface)
+	return refuse(api.CNIInvalidConfig, `interface %q: "veth" or "tap" is needed`, conf.Interface)
 }
 
 // parseArgs takes over who the pod is.

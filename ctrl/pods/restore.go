@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/podlink"
 )
 
 // Restore brings back what the records tell of: pods whose link is there are
@@ -50,8 +51,10 @@ func (m *Manager) Restore(ctx context.Context) error {
 }
 
 // Retry tries again to attach the pods that Restore, or an earlier Retry, could
-// not attach. The error tells of those that still could not be.
+// not attach. The error tells of those that still could not be. It looks for the
+// TAPs of the others.
 func (m *Manager) Retry(ctx context.Context) error {
+	m.LookForTAPs()
 	var pods []*pod
 	m.mu.Lock()
 	for _, p := range m.pods {
@@ -109,7 +112,7 @@ func (m *Manager) restore(p *pod) error {
 	if m.find(func(q *pod) bool { return q == p && !p.attached && !p.gone }) == nil {
 		return nil
 	}
-	ifindex, ok, err := m.cfg.Links.Find(rec.HostName)
+	ifindex, ok, err := m.cfg.Links.Find(rec.Link())
 	if err != nil {
 		return err
 	}
@@ -117,7 +120,7 @@ func (m *Manager) restore(p *pod) error {
 	case rec.State == StateAdding:
 		m.log.Warn("unfinished ADD undone", "pod", rec.Name(), "port", rec.HostName)
 		if ok { // made by that ADD: nobody else had the name
-			rec.HostIfindex = ifindex
+			rec.Ifindex = ifindex
 			m.update(p, &rec)
 		}
 		return m.drop(p)
@@ -125,10 +128,11 @@ func (m *Manager) restore(p *pod) error {
 		m.log.Info("pod is gone, forgotten", "pod", rec.Name(), "port", rec.HostName, "addrs", rec.Addrs)
 		return m.drop(p)
 	}
-	if rec.HostIfindex != ifindex {
-		rec.HostIfindex = ifindex
-		m.update(p, &rec)
+	rec.Ifindex = ifindex
+	if rec.Kind == podlink.TAP {
+		rec.Queues = m.cfg.Queues // it has as many as the workers open
 	}
+	m.update(p, &rec)
 	if err := m.attachPort(p); err != nil {
 		return err
 	}

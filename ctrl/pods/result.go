@@ -71,9 +71,10 @@ func result(rec *Record, prev *prevResult, dns types.DNS) *prevResult {
 	if !dns.IsEmpty() {
 		out.DNS = dns
 	}
-	out.Interfaces = append(out.Interfaces,
-		&types100.Interface{Name: rec.HostName, Mac: podlink.HostMAC.String()},
-		&types100.Interface{Name: rec.IfName, Mac: rec.MAC, Mtu: rec.MTU, Sandbox: rec.Netns})
+	if rec.Kind != podlink.TAP { // which has no other end
+		out.Interfaces = append(out.Interfaces, &types100.Interface{Name: rec.HostName, Mac: podlink.HostMAC.String()})
+	}
+	out.Interfaces = append(out.Interfaces, &types100.Interface{Name: rec.IfName, Mac: rec.MAC, Mtu: rec.MTU, Sandbox: rec.Netns})
 	for _, a := range rec.Addrs {
 		gw, zero := podlink.Gateway4, netip.IPv4Unspecified()
 		if a.Is6() {

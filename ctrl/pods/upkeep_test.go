@@ -95,8 +95,11 @@ func TestConcurrentTransactions(t *testing.T) {
 				c := fmt.Sprint("c", (i+j)%5)
 				pod := fmt.Sprint("p", (i*j)%3)
 				switch (i + j) % 4 {
-				case 0, 1:
+				case 0:
 					m.CNI(context.Background(), *call("ADD", c, pod))
+				case 1:
+					m.CNI(context.Background(), *call("ADD", c, pod, withTAP))
+					m.LookForTAPs()
 				case 2:
 					must(t, m, call("DEL", c, pod))
 				case 3:

@@ -63,6 +63,16 @@ type counters struct {
 // bump adds to a counter that only the caller writes.
 func bump(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }
 
+func (c *counters) addTo(s *frame.DeviceStats) {
+	s.RxTooLong += c.rxTooLong.Load()
+	s.RxInvalid += c.rxInvalid.Load()
+	s.TxRingFull += c.txRingFull.Load()
+	s.TxRefused += c.txRefused.Load()
+	s.TxLinkDown += c.txLinkDown.Load()
+	s.TxInvalid += c.txInvalid.Load()
+	s.TxErrors += c.txErrors.Load()
+}
+
 // Open opens one more queue of the TAP device name, which Make has made, in the
 // network namespace of the calling thread, to read into the chunks of pool. The
 // first queue that is open counts for Stats what the device lost; pass first
@@ -123,13 +133,7 @@ func (q *Queue) SetFill(int) {}
 // Stats implements frame.Device. After Close the counters stay as they were.
 func (q *Queue) Stats(s *frame.DeviceStats) {
 	s.RxRingFull += q.drops.read()
-	s.RxTooLong += q.count.rxTooLong.Load()
-	s.RxInvalid += q.count.rxInvalid.Load()
-	s.TxRingFull += q.count.txRingFull.Load()
-	s.TxRefused += q.count.txRefused.Load()
-	s.TxLinkDown += q.count.txLinkDown.Load()
-	s.TxInvalid += q.count.txInvalid.Load()
-	s.TxErrors += q.count.txErrors.Load()
+	q.count.addTo(s)
 }
 
 // Close gives the queue back. The device stays.

@@ -7,8 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Recv implements frame.Device: one readv a frame, until there is none, the
-// burst is full or the worker's memory is.
+// burstBytes ends a burst: what was copied from the kernel is copied back to it
+// by Send, and should still be in the core's own cache then.
+const burstBytes = 256 << 10
+
+// Recv implements frame.Device: one readv a frame, until there is none or the
+// burst is full.
 //
 // A frame is read into chunks behind their headroom, so that headers can be
 // pushed in front of it. When chunks are short, frames wait in the device's ring
@@ -17,10 +21,11 @@ func (q *Queue) Recv(b *frame.Burst) int {
 	if q.gone.Load() {
 		return 0
 	}
-	n := 0
-	for b.Room() > 0 && b.ChainRoom() >= len(q.addrs) && q.refill() {
+	n, total := 0, 0
+	for total < burstBytes && b.Room() > 0 && b.ChainRoom() >= len(q.addrs) && q.refill() {
 		got, errno := readv(q.fd, q.rxIov)
 		if errno == 0 {
+			total += got
 			if q.accept(b, got) {
 				n++
 			}

@@ -26,7 +26,6 @@ type rig struct {
 
 	stop, stopped chan struct{}
 	frames        atomic.Uint64 // forwarded
-	segments      atomic.Uint64 // that they were
 	big           atomic.Uint64 // of the frames, with SegSize
 	longest       atomic.Uint64
 	lost          atomic.Uint64

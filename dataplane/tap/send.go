@@ -2,22 +2,10 @@ package tap
 
 import (
 	"culvert/dataplane/frame"
+	"culvert/dataplane/mixed"
 	"culvert/dataplane/vnet"
 
 	"golang.org/x/sys/unix"
-)
-
-// Result is what became of a frame that was to be sent.
-type Result uint8
-
-// The results of sending.
-const (
-	Sent    Result = iota
-	Full           // no room or memory: not taken, another time perhaps
-	Down           // the device is down: lost
-	Gone           // the device was removed: lost, as everything after it
-	Refused        // the kernel does not take such a frame: lost
-	Failed         // an error that nobody expects: lost
 )
 
 // Send implements frame.Device: one writev a frame, which the pod's stack has
@@ -29,24 +17,24 @@ func (q *Queue) Send(frames []frame.Frame) int {
 	}
 	for i := range frames {
 		f := &frames[i]
-		r := Refused
-		if q.sendable(f) {
+		r := mixed.Refused
+		if sendable(&q.limits, f) {
 			r = q.tx.write(q.pool, f)
 		}
 		switch r {
-		case Sent:
-		case Full:
+		case mixed.Sent:
+		case mixed.Full:
 			bump(&q.count.txRingFull, uint64(len(frames)-i))
 			return i
-		case Refused:
+		case mixed.Refused:
 			bump(&q.count.txInvalid, 1)
-		case Gone:
+		case mixed.Gone:
 			q.lose()
 			fallthrough
-		case Down:
+		case mixed.Down:
 			q.giveUp(frames[i:])
 			return len(frames)
-		case Failed:
+		case mixed.Failed:
 			bump(&q.count.txErrors, 1)
 			bump(&q.count.txRefused, 1)
 		}
@@ -65,11 +53,14 @@ func (q *Queue) giveUp(frames []frame.Frame) int {
 }
 
 // sendable reports whether f is within the limits.
-func (q *Queue) sendable(f *frame.Frame) bool {
-	if f.SegSize != 0 {
-		return q.limits.Takes(f)
+func sendable(l *frame.Limits, f *frame.Frame) bool {
+	if f.Len < etherLen {
+		return false
 	}
-	return f.Len >= etherLen && f.Total <= maxBytes && len(f.Rest) < q.limits.Chunks
+	if f.SegSize != 0 {
+		return l.Takes(f)
+	}
+	return f.Total <= maxBytes && len(f.Rest) < l.Chunks
 }
 
 // writer writes frames to a TAP. It holds what each system call needs, so that
@@ -88,7 +79,7 @@ func (w *writer) init(fd int, header []byte) {
 }
 
 // write sends f, which has at most frame.MaxChunks chunks and stays the caller's.
-func (w *writer) write(pool *frame.Pool, f *frame.Frame) Result {
+func (w *writer) write(pool *frame.Pool, f *frame.Frame) mixed.Result {
 	vnet.Put(w.header, f)
 	v := &w.iov[1]
 	v.Base, v.Len = &pool.Bytes(f.Addr, f.Len)[0], uint64(f.Len)
@@ -105,19 +96,19 @@ func (w *writer) write(pool *frame.Pool, f *frame.Frame) Result {
 	for {
 		switch writev(w.fd, w.iov[:n]) {
 		case 0:
-			return Sent
+			return mixed.Sent
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			return Full
+			return mixed.Full
 		case unix.EIO: // the device is not IFF_UP
-			return Down
+			return mixed.Down
 		case unix.EBADFD, unix.ENXIO, unix.ENODEV, unix.EBADF:
-			return Gone
+			return mixed.Gone
 		case unix.EINVAL, unix.EMSGSIZE, unix.EFAULT: // virtio_net_hdr_to_skb, sock_alloc_send_pskb
-			return Refused
+			return mixed.Refused
 		default:
-			return Failed
+			return mixed.Failed
 		}
 	}
 }

@@ -1,0 +1,160 @@
+package intake
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"culvert/dataplane/xsk"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Attachment is a device whose frames are taken. The kernel ends it with the
+// process. Its methods are safe from any goroutine.
+type Attachment struct {
+	in      *Intake
+	ifindex int
+	name    string
+	uplink  bool
+	link    link.Link // nil once detached
+	ends    []xsk.Endpoint
+}
+
+// AttachPod takes every frame that arrives at the host's end of a pod's veth, as
+// port index. Frames from another source address than mac are tagged as not
+// genuine. The device is one of the calling thread's network namespace.
+func (in *Intake) AttachPod(ifindex int, name string, index uint16, mac [6]byte) (*Attachment, error) {
+	return in.attach(&Attachment{in: in, ifindex: ifindex, name: name},
+		intakeProgTakePod, intakePort{Mac: mac, Index: index})
+}
+
+// AttachUplink takes the datagrams to ends that arrive at a NIC, as port index, and
+// leaves everything else to the kernel. VLAN tags do not arrive: the kernel keeps
+// them beside a frame. The device is one of the calling thread's network
+// namespace.
+func (in *Intake) AttachUplink(ifindex int, name string, index uint16, ends []xsk.Endpoint) (*Attachment, error) {
+	a, err := in.attach(&Attachment{in: in, ifindex: ifindex, name: name, uplink: true},
+		intakeProgTakeUplink, intakePort{Index: index, AnyMac: 1})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.SetEndpoints(ends); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// attach notes the port, then attaches the program, which drops a pod's frames
+// without a port. It goes in front of other programs: one of those could pass a
+// frame on to the host.
+func (in *Intake) attach(a *Attachment, program string, port intakePort) (*Attachment, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return nil, fmt.Errorf("intake: attaching %s: the intake is closed", a.name)
+	}
+	ports := in.coll.Maps[intakeMapPorts]
+	err := ports.Update(uint32(a.ifindex), port, ebpf.UpdateNoExist)
+	switch {
+	case errors.Is(err, ebpf.ErrKeyExist):
+		return nil, fmt.Errorf("intake: attaching %s (index %d): it is attached already", a.name, a.ifindex)
+	case err != nil:
+		return nil, fmt.Errorf("intake: attaching %s: %w: at most %d ports fit", a.name, err, ports.MaxEntries())
+	}
+	a.link, err = link.AttachTCX(link.TCXOptions{
+		Program: in.coll.Programs[program], Interface: a.ifindex, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("intake: attaching to %s: %w%s", a.name, err, advice(err)),
+			ports.Delete(uint32(a.ifindex)))
+	}
+	in.taken[a] = struct{}{}
+	return a, nil
+}
+
+func advice(err error) string {
+	switch {
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return ": tcx needs Linux 6.6 or later"
+	case errors.Is(err, unix.ENODEV):
+		return ": the device does not exist in this network namespace"
+	case errors.Is(err, unix.EPERM):
+		return ": grant CAP_BPF and CAP_NET_ADMIN, or run as root"
+	}
+	return ""
+}
+
+// SetEndpoints changes what is taken from an uplink. New endpoints are added before
+// old ones are removed: one that is in both sets is never missing.
+func (a *Attachment) SetEndpoints(ends []xsk.Endpoint) error {
+	a.in.mu.Lock()
+	defer a.in.mu.Unlock()
+	if !a.uplink || a.link == nil {
+		return fmt.Errorf("intake: setting the endpoints of %s: it is no attached uplink", a.name)
+	}
+	return a.setEndpoints(ends)
+}
+
+// setEndpoints is SetEndpoints with a.in.mu held.
+func (a *Attachment) setEndpoints(ends []xsk.Endpoint) error {
+	m := a.in.coll.Maps[intakeMapEndpoints]
+	for _, e := range ends {
+		if err := m.Put(a.key(e), uint8(1)); err != nil {
+			return fmt.Errorf("intake: steering %s port %d on %s: %w: at most %d endpoints fit",
+				e.Addr, e.Port, a.name, err, m.MaxEntries())
+		}
+		if !slices.Contains(a.ends, e) {
+			a.ends = append(a.ends, e)
+		}
+	}
+	kept := a.ends[:0]
+	for _, e := range a.ends {
+		if slices.Contains(ends, e) {
+			kept = append(kept, e)
+		} else if err := m.Delete(a.key(e)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("intake: no longer steering %s port %d on %s: %w", e.Addr, e.Port, a.name, err)
+		}
+	}
+	a.ends = kept
+	return nil
+}
+
+// key is struct endpoint of bpf/intake.bpf.c.
+func (a *Attachment) key(e xsk.Endpoint) intakeEndpoint {
+	var port [2]byte
+	binary.BigEndian.PutUint16(port[:], e.Port)
+	return intakeEndpoint{Addr: e.Addr.As16(), Ifindex: uint32(a.ifindex), Port: binary.NativeEndian.Uint16(port[:])}
+}
+
+// Close ends the taking of frames. Those that were taken may still arrive. Closing
+// twice, or after the Intake, is harmless.
+func (a *Attachment) Close() error {
+	a.in.mu.Lock()
+	defer a.in.mu.Unlock()
+	if a.in.closed {
+		return nil
+	}
+	return a.detach()
+}
+
+// detach is Close with a.in.mu held. A device that is gone is detached already.
+func (a *Attachment) detach() error {
+	if a.link == nil {
+		return nil
+	}
+	errs := []error{a.link.Close()}
+	a.link = nil
+	delete(a.in.taken, a)
+	err := a.in.coll.Maps[intakeMapPorts].Delete(uint32(a.ifindex))
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(append(errs, a.setEndpoints(nil))...); err != nil {
+		return fmt.Errorf("intake: detaching from %s: %w", a.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,315 @@
+/* The programs that bring the frames of many devices to one pair of sockets.
+ *
+ *	a pod's veth, an uplink ── take_pod, take_uplink ─┬─ small: veth "small" ── to_sockets ── AF_XDP sockets
+ *	                                                  └─ GSO:   veth "bulk" ── packet sockets, then count_big
+ *
+ * take_pod and take_uplink run at a device's tcx ingress and move what is ours to
+ * the far end of one of two veths, in a namespace of their own, without a queue
+ * between (bpf_redirect_peer). In place of the frame's source address they write
+ * by which port it came: struct tag. A frame of a pod that finds no port is dropped:
+ * no packet of a pod may bypass the rules that Culvert enforces. A frame of an
+ * uplink that is not ours is the kernel's, and none of its bytes is touched.
+ *
+ * The order of small and GSO frames is kept by a counter for each queue: see
+ * order.go. */
+#include "helpers.h"
+
+/* Set when the programs are loaded. */
+const volatile __u32 workers;
+const volatile __u32 small_ifindex, bulk_ifindex; /* the near ends of the veths */
+
+struct port {
+	__u8 mac[6]; /* the address that the far side may send from */
+	__u16 index;
+	__u32 any_mac; /* ... or any */
+	__u32 reserved[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32); /* ifindex */
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 64); /* queues; the loader sets the real number */
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+/* One cache line for each queue. */
+struct counter {
+	__u32 big; /* GSO frames that the packet socket has got, or has dropped */
+	__u32 pad[15];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 64); /* queues; the loader sets the real number */
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+struct endpoint {
+	__u8 addr[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u32 ifindex; /* of the uplink */
+	__u16 port;    /* network byte order */
+	__u16 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct endpoint);
+	__type(value, __u8);
+} endpoints SEC(".maps");
+
+/* What frame.ReadTag reads, in place of the source address. */
+struct tag {
+	__u8 mark;
+	__u8 flags;
+	__u16 port;  /* little-endian, as the machine */
+	__u16 stamp; /* likewise */
+};
+
+enum { TAG_MARK = 0x02, TAG_GENUINE = 1 };
+
+struct ethernet {
+	__u8 dst[6];
+	__u8 src[6];
+	__u16 type;
+};
+
+struct vlan {
+	__u16 tci;
+	__u16 type;
+};
+
+struct ipv4 {
+	__u8 version_ihl;
+	__u8 tos;
+	__u16 total;
+	__u16 id;
+	__u16 frag;
+	__u8 ttl;
+	__u8 protocol;
+	__u16 checksum;
+	__u32 src;
+	__u32 dst;
+};
+
+struct ipv6 {
+	__u32 version_class_label;
+	__u16 payload;
+	__u8 next_header;
+	__u8 hop_limit;
+	__u8 src[16];
+	__u32 dst[4];
+};
+
+struct udp {
+	__u16 src;
+	__u16 dst;
+	__u16 len;
+	__u16 checksum;
+};
+
+enum {
+	ETH_IPV4 = 0x0800,
+	ETH_IPV6 = 0x86dd,
+	ETH_8021Q = 0x8100,
+	ETH_8021AD = 0x88a8,
+	PROTO_UDP = 17,
+	IPV4_MF_OR_OFFSET = 0x3fff,
+};
+
+/* genuine reports whether the address is the one that the port's far side may use. */
+static __always_inline int genuine(const __u8 *mac, const struct port *port)
+{
+	return port->any_mac || (*(__u16 *)mac == *(__u16 *)port->mac &&
+	                         *(__u16 *)(mac + 2) == *(__u16 *)(port->mac + 2) &&
+	                         *(__u16 *)(mac + 4) == *(__u16 *)(port->mac + 4));
+}
+
+/* assign chooses the frame's queue: all frames of a flow get the same. The queue
+ * mapping is one more, as skb_record_rx_queue has it. */
+static __always_inline __u32 assign(struct __sk_buff *skb)
+{
+	__u32 queue = 0;
+
+	if (workers > 1)
+		queue = bpf_get_hash_recalc(skb) % workers;
+	skb->queue_mapping = queue + 1;
+	return queue;
+}
+
+/* stamp is the number of big frames that the queue's packet socket has had so
+ * far. */
+static __always_inline __u16 stamp(__u32 queue)
+{
+	struct counter *c = bpf_map_lookup_elem(&counters, &queue);
+
+	return c ? *(volatile __u32 *)&c->big : 0;
+}
+
+/* move hands the frame to the sockets. */
+static __always_inline int move(struct __sk_buff *skb)
+{
+	return bpf_redirect_peer(skb->gso_size ? bulk_ifindex : small_ifindex, 0);
+}
+
+SEC("tcx/ingress")
+int take_pod(struct __sk_buff *skb)
+{
+	struct ethernet *eth = (void *)(long)skb->data;
+	__u32 ifindex = skb->ifindex;
+	struct port *port;
+	struct tag *tag;
+
+	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it would
+	 * be lost. Pods have no VLANs. */
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present)
+		return TCX_DROP;
+	port = bpf_map_lookup_elem(&ports, &ifindex);
+	if (!port)
+		return TCX_DROP;
+	tag = (void *)eth->src;
+	tag->flags = genuine(eth->src, port) ? TAG_GENUINE : 0;
+	tag->mark = TAG_MARK;
+	tag->port = port->index;
+	tag->stamp = stamp(assign(skb));
+	return move(skb);
+}
+
+/* untag steps over one VLAN tag, if there is one. */
+static __always_inline void *untag(void *at, void *end, __u16 *type)
+{
+	struct vlan *tag = at;
+
+	if (*type != bpf_htons(ETH_8021Q) && *type != bpf_htons(ETH_8021AD))
+		return at;
+	if ((void *)(tag + 1) > end)
+		return at; /* the tag's type is no IP: the caller passes the frame */
+	*type = tag->type;
+	return tag + 1;
+}
+
+/* ours reports whether the UDP datagram at "at" is for the endpoint whose
+ * address is in key. */
+static __always_inline int ours(struct udp *udp, void *end, struct endpoint *key)
+{
+	if ((void *)(udp + 1) > end)
+		return 0;
+	key->port = udp->dst;
+	return bpf_map_lookup_elem(&endpoints, key) != 0;
+}
+
+static __always_inline int ours4(struct ipv4 *ip, void *end, __u32 ifindex)
+{
+	struct endpoint key = {.ifindex = ifindex};
+	__u32 len;
+
+	if ((void *)(ip + 1) > end)
+		return 0;
+	len = (ip->version_ihl & 0x0f) * 4;
+	if (ip->version_ihl >> 4 != 4 || len < sizeof(*ip))
+		return 0;
+	if (ip->protocol != PROTO_UDP || ip->frag & bpf_htons(IPV4_MF_OR_OFFSET))
+		return 0;
+	key.addr[10] = 0xff;
+	key.addr[11] = 0xff;
+	*(__u32 *)&key.addr[12] = ip->dst;
+	return ours((void *)ip + len, end, &key);
+}
+
+/* Extension headers, the fragment header among them, are the kernel's: no
+ * tunnel endpoint sends them. */
+static __always_inline int ours6(struct ipv6 *ip, void *end, __u32 ifindex)
+{
+	struct endpoint key = {.ifindex = ifindex};
+
+	if ((void *)(ip + 1) > end || ip->next_header != PROTO_UDP)
+		return 0;
+	__builtin_memcpy(key.addr, ip->dst, sizeof(key.addr));
+	return ours((void *)(ip + 1), end, &key);
+}
+
+/* tunnel reports whether the frame is a datagram to one of the uplink's
+ * endpoints. The kernel has moved a first VLAN tag out of the bytes. */
+static __always_inline int tunnel(struct __sk_buff *skb)
+{
+	void *at = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct ethernet *eth = at;
+	__u16 type;
+
+	if ((void *)(eth + 1) > end)
+		return 0;
+	type = eth->type;
+	at = untag(eth + 1, end, &type);
+	if (type == bpf_htons(ETH_IPV4))
+		return ours4(at, end, skb->ifindex);
+	if (type == bpf_htons(ETH_IPV6))
+		return ours6(at, end, skb->ifindex);
+	return 0;
+}
+
+/* HEADERS is how far the headers reach that tunnel reads, options included. Of a
+ * frame with fragments the kernel may keep fewer in the linear part. */
+enum { HEADERS = 14 + 4 + 60 + 8 };
+
+/* take_uplink writes by helper, not into the packet: a program that does the
+ * latter has every cloned frame copied before it runs, the kernel's as well
+ * (net/core/filter.c, bpf_unclone_prologue). */
+SEC("tcx/ingress")
+int take_uplink(struct __sk_buff *skb)
+{
+	__u32 want = skb->len < HEADERS ? skb->len : HEADERS;
+	__u32 ifindex = skb->ifindex;
+	struct port *port;
+	struct tag tag;
+
+	if ((void *)(long)skb->data + want > (void *)(long)skb->data_end && bpf_skb_pull_data(skb, want) < 0)
+		return TCX_NEXT;
+	if (!tunnel(skb))
+		return TCX_NEXT;
+	port = bpf_map_lookup_elem(&ports, &ifindex);
+	if (!port)
+		return TCX_NEXT;
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb) < 0)
+		return TCX_DROP;
+	tag.mark = TAG_MARK;
+	tag.flags = TAG_GENUINE;
+	tag.port = port->index;
+	tag.stamp = stamp(assign(skb));
+	if (bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethernet, src), &tag, sizeof(tag), 0) < 0)
+		return TCX_DROP;
+	return move(skb);
+}
+
+SEC("xdp.frags")
+int to_sockets(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+}
+
+/* count_big runs when the packet socket has had the frame: taps come before tcx
+ * (net/core/dev.c, __netif_receive_skb_core and sch_handle_ingress). Nobody else
+ * shall see it. The addition is one that returns the old value, because only
+ * that is a memory barrier: who sees the new number finds the frame in the
+ * socket. */
+SEC("tcx/ingress")
+int count_big(struct __sk_buff *skb)
+{
+	__u32 queue = skb->queue_mapping - 1;
+	struct counter *c = bpf_map_lookup_elem(&counters, &queue);
+
+	if (c)
+		skb->mark = __sync_fetch_and_add(&c->big, 1);
+	return TCX_DROP;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

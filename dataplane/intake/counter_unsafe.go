@@ -1,0 +1,43 @@
+package intake
+
+import (
+	"os"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// counter is one queue's struct counter of bpf/intake.bpf.c, shared with the
+// programs that count.
+type counter struct {
+	mem   []byte
+	value *uint32
+}
+
+// mapCounter maps the counter of a queue.
+func mapCounter(m *ebpf.Map, queue int) (counter, error) {
+	page := os.Getpagesize()
+	size := (int(m.MaxEntries())*int(unsafe.Sizeof(intakeCounter{})) + page - 1) &^ (page - 1)
+	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return counter{}, err
+	}
+	at := unsafe.Add(unsafe.Pointer(unsafe.SliceData(mem)), queue*int(unsafe.Sizeof(intakeCounter{})))
+	return counter{mem: mem, value: (*uint32)(at)}, nil
+}
+
+// load is the counter's value: frames counted before it are in the socket for whoever
+// looks afterwards.
+func (c *counter) load() uint32 { return atomic.LoadUint32(c.value) }
+
+// unmap ends the sharing. The counter must not be read afterwards.
+func (c *counter) unmap() error {
+	mem := c.mem
+	*c = counter{}
+	if mem == nil {
+		return nil
+	}
+	return unix.Munmap(mem)
+}

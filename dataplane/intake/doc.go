@@ -1,0 +1,34 @@
+// Package intake receives the frames of many devices by one pair of sockets for
+// each worker, where a device has no native XDP worth having: a pod's veth.
+//
+// An AF_XDP socket at the veth itself gets a pod's GSO frames by way of two copies,
+// and without their segment size. So a tcx program at the device tells frames apart:
+//
+//	pod ═ veth ─tcx─┬─ small ─→ cvi…s ═ cvi…s: generic XDP, AF_XDP sockets
+//	                └─ GSO ───→ cvi…b ═ cvi…b: packet sockets with virtio_net_hdr
+//	                  (host's namespace) (a namespace of its own)
+//
+// The far ends are in a network namespace that has no name and no other device, so
+// that neither the host's stack nor its administrator meets the frames. Which port a
+// frame came by is said in place of its source address: frame.ReadTag.
+//
+// What lives here is the devices, the programs, and the order of the frames. The
+// sockets are dataplane/xsk's and dataplane/psock's. What is done with a frame is
+// not decided here.
+//
+//	intake.go     Intake: making all of it, and ending it
+//	namespace.go  ... the namespace
+//	veth.go       ... the veths
+//	programs.go   ... the programs in it
+//	attach.go     Attachment: a device whose frames are taken
+//	queue.go      Queue: one worker's end, a frame.Device
+//	order.go      ... small and big frames in the order in which they were sent
+//
+// Nothing outlives the process: the namespace is held by descriptors, the veths end
+// with it, and programs are attached by bpf_link. From then on what a pod sends is
+// the host's to drop or to forward.
+//
+// Queues belong to their workers' goroutines; the rest is the control plane's, and
+// safe from any goroutine. All unsafe code is in files named *_unsafe.go. Kernel
+// files are cited as of Linux 6.18.
+package intake

@@ -1,0 +1,34 @@
+package mixed
+
+import (
+	"errors"
+
+	"culvert/dataplane/frame"
+)
+
+// split is two ways for big frames: in tunnels, and plain.
+type split struct{ tunnelled, plain Big }
+
+// Split makes one way of two: frames in VXLAN go the first, all others the second.
+func Split(tunnelled, plain Big) Big { return &split{tunnelled, plain} }
+
+// Send implements Big.
+func (s *split) Send(f *frame.Frame) Result {
+	if f.OuterL4 != 0 {
+		return s.tunnelled.Send(f)
+	}
+	return s.plain.Send(f)
+}
+
+// Limits implements Big: what both take.
+func (s *split) Limits() frame.Limits {
+	t, p := s.tunnelled.Limits(), s.plain.Limits()
+	return frame.Limits{
+		Offload: p.Offload | t.Offload&frame.OffloadTunnel,
+		Chunks:  min(t.Chunks, p.Chunks),
+		Bytes:   min(t.Bytes, p.Bytes),
+	}
+}
+
+// Close implements Big.
+func (s *split) Close() error { return errors.Join(s.tunnelled.Close(), s.plain.Close()) }
