@@ -15,7 +15,7 @@ import (
 // What the kinds of devices take.
 var (
 	bigPod    = frame.Limits{Offload: frame.OffloadTCP | frame.OffloadUDP, Chunks: frame.MaxChunks, Bytes: frame.MaxBytes}
-	bigUplink = frame.Limits{Offload: frame.OffloadTCP | frame.OffloadUDP | frame.OffloadTunnel, Chunks: frame.MaxChunks, Bytes: 65535 + 14}
+	bigUplink = frame.Limits{Offload: frame.OffloadTunnelTCP | frame.OffloadTunnelUDP, Chunks: frame.MaxChunks, Bytes: 65535 + 14}
 	gather    = frame.Limits{Chunks: frame.MaxSegments, Gather: true}
 )
 

@@ -117,8 +117,12 @@ func (w *worker) reclaim(q *portQueue) {
 // fillMost is the most chunks that each of so many queues may hold for receiving:
 // half of the memory shared out, as far as a ring goes.
 func (w *worker) fillMost(queues int) int {
-	return max(minFill, min(w.eng.cfg.RingSize, w.pool.Chunks()/(2*queues)))
+	return max(minFill, min(SharedRings*w.eng.cfg.RingSize, w.pool.Chunks()/(2*queues)))
 }
+
+// SharedRings is how many times as large the rings of an intake are as those of one
+// port: many ports share them.
+const SharedRings = 4
 
 // minFill is the number of chunks a pod's queue begins with, and always may hold:
 // a few 64 KB frames and a burst of small ones.
@@ -126,7 +130,13 @@ const minFill = 96
 
 // shareFill shares the memory anew after a queue came or went.
 func (w *worker) shareFill() {
-	most := w.fillMost(max(len(w.active), 1))
+	queues := 0
+	for _, q := range w.active {
+		if !q.limits.TxOnly {
+			queues++
+		}
+	}
+	most := w.fillMost(max(queues, 1))
 	for _, q := range w.active {
 		q.dev.SetFill(most)
 	}

@@ -39,7 +39,7 @@ func (a *Agent) openIntake(workers int) error {
 	if mode := xsk.Mode(a.cfg.XDP.Mode); mode != "" && mode != xsk.ModeAuto {
 		return nil // somebody wants it otherwise
 	}
-	cfg := intake.Config{Workers: workers, RingSize: a.cfg.XDP.RingSize, Umems: a.umems}
+	cfg := intake.Config{Workers: workers, RingSize: min(dataplane.SharedRings*a.cfg.XDP.RingSize, 32768), Umems: a.umems}
 	for w := range workers {
 		cfg.Pools = append(cfg.Pools, a.engine.Pool(w))
 	}

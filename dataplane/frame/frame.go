@@ -179,12 +179,17 @@ type DeviceStats struct {
 type Offload uint8
 
 const (
-	// OffloadTCP and OffloadUDP are frames with SegTCP4 or SegTCP6, and with SegUDP.
+	// OffloadTCP and OffloadUDP are frames with SegTCP4 or SegTCP6, and with
+	// SegUDP, that are in no tunnel.
 	OffloadTCP Offload = 1 << iota
 	OffloadUDP
-	// OffloadTunnel: of these, the ones that are in VXLAN (OuterL4 is set) as well.
-	OffloadTunnel
+	// OffloadTunnelTCP and OffloadTunnelUDP are such frames in VXLAN: OuterL4 is set.
+	OffloadTunnelTCP
+	OffloadTunnelUDP
 )
+
+// tunnelShift makes the Offload in VXLAN of one in no tunnel.
+const tunnelShift = 2
 
 // Limits say which frames Send accepts. Others it counts as invalid and drops.
 type Limits struct {
@@ -205,7 +210,7 @@ func (l *Limits) Takes(f *Frame) bool {
 		need = OffloadUDP
 	}
 	if f.OuterL4 != 0 {
-		need |= OffloadTunnel
+		need <<= tunnelShift
 	}
 	return l.Offload&need == need && int(f.Total) <= l.Bytes && 1+len(f.Rest) <= l.Chunks
 }

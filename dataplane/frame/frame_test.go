@@ -83,7 +83,7 @@ func TestSegments(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	all := Limits{Offload: OffloadTCP | OffloadUDP | OffloadTunnel, Chunks: 3, Bytes: 10000}
+	all := Limits{Offload: OffloadTunnelTCP | OffloadTunnelUDP, Chunks: 3, Bytes: 10000}
 	plain := Limits{Offload: OffloadTCP, Chunks: 3, Bytes: 10000}
 	for _, tt := range []struct {
 		name string
@@ -96,6 +96,7 @@ func TestLimits(t *testing.T) {
 		{"too many chunks", plain, Frame{Total: 5000, Flags: SegTCP6, Rest: make([]Desc, 3)}, false},
 		{"UDP", plain, Frame{Total: 5000, Flags: SegUDP}, false},
 		{"tunnel", plain, Frame{Total: 5000, Flags: SegTCP4, OuterL4: 34}, false},
+		{"UDP in no tunnel", all, Frame{Total: 5000, Flags: SegUDP}, false},
 		{"UDP in a tunnel", all, Frame{Total: 5000, Flags: SegUDP, OuterL4: 34}, true},
 		{"no offload", Limits{Chunks: 1}, Frame{Total: 5000, Flags: SegTCP4}, false},
 	} {

@@ -23,6 +23,7 @@
 //	attach.go     Attachment: a device whose frames are taken
 //	queue.go      Queue: one worker's end, a frame.Device
 //	order.go      ... small and big frames in the order in which they were sent
+//	fifo.go       ... and those that wait for their turn
 //
 // Nothing outlives the process: the namespace is held by descriptors, the veths end
 // with it, and programs are attached by bpf_link. From then on what a pod sends is

@@ -161,3 +161,27 @@ func TestZeroCopyIsRefused(t *testing.T) {
 		t.Errorf("a zero-copy socket: %v", err)
 	}
 }
+
+// Two ways as one: each kind of frame goes its own, and what one does not take
+// does not keep the other's back.
+func TestSplit(t *testing.T) {
+	w := &wire{}
+	tunnel := &bigFake{w: w, limits: frame.Limits{Offload: frame.OffloadTunnelTCP, Chunks: 18, Bytes: 65549}}
+	plain := &bigFake{w: w, limits: frame.Limits{Offload: frame.OffloadTCP, Chunks: 72, Bytes: 262158}}
+	s := Split(tunnel, plain)
+	if l := s.Limits(); l.Offload != frame.OffloadTCP|frame.OffloadTunnelTCP || l.Chunks != 18 || l.Bytes != 65549 {
+		t.Errorf("limits %+v", l)
+	}
+	s.Send(&frame.Frame{Total: 1, OuterL4: 34})
+	s.Send(&frame.Frame{Total: 2})
+	if tunnel.sent != 1 || plain.sent != 1 {
+		t.Errorf("%d frames in tunnels, %d plain", tunnel.sent, plain.sent)
+	}
+	plain.limits = frame.Limits{Chunks: 72}
+	if l := s.Limits(); l.Offload != frame.OffloadTunnelTCP || l.Bytes != 65549 {
+		t.Errorf("limits %+v, without offload on the NIC", l)
+	}
+	if err := s.Close(); err != nil || !tunnel.closed || !plain.closed {
+		t.Errorf("closing: %v", err)
+	}
+}

@@ -71,16 +71,22 @@ func (s *smallFake) Close() error               { s.closed = true; return nil }
 type bigFake struct {
 	w      *wire
 	result Result
+	limits frame.Limits // the zero value: TCP in chains of 100
+	sent   int
 	closed bool
 }
 
 func (b *bigFake) Send(f *frame.Frame) Result {
 	if b.result == Sent {
+		b.sent++
 		*b.w = append(*b.w, f.Total)
 	}
 	return b.result
 }
 func (b *bigFake) Limits() frame.Limits {
+	if b.limits.Chunks != 0 {
+		return b.limits
+	}
 	return frame.Limits{Offload: frame.OffloadTCP, Chunks: 100, Bytes: 65535}
 }
 func (b *bigFake) Close() error { b.closed = true; return nil }

@@ -20,14 +20,14 @@ func (s *split) Send(f *frame.Frame) Result {
 	return s.plain.Send(f)
 }
 
-// Limits implements Big: what both take.
+// Limits implements Big: each kind of frame as its way takes it.
 func (s *split) Limits() frame.Limits {
 	t, p := s.tunnelled.Limits(), s.plain.Limits()
-	return frame.Limits{
-		Offload: p.Offload | t.Offload&frame.OffloadTunnel,
-		Chunks:  min(t.Chunks, p.Chunks),
-		Bytes:   min(t.Bytes, p.Bytes),
+	l := frame.Limits{Offload: p.Offload | t.Offload, Chunks: min(t.Chunks, p.Chunks), Bytes: min(t.Bytes, p.Bytes)}
+	if p.Offload == 0 { // a NIC that cuts nothing itself
+		l.Bytes = t.Bytes
 	}
+	return l
 }
 
 // Close implements Big.

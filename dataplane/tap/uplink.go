@@ -42,7 +42,7 @@ type Uplink struct {
 
 // uplinkLimits are those of every Uplink: what VXLAN's outer IP packet may hold.
 var uplinkLimits = frame.Limits{
-	Offload: frame.OffloadTCP | frame.OffloadUDP | frame.OffloadTunnel,
+	Offload: frame.OffloadTunnelTCP | frame.OffloadTunnelUDP,
 	Chunks:  frame.MaxChunks, Bytes: maxBytes, TxOnly: true,
 }
 
@@ -132,7 +132,7 @@ func (u *Uplink) Limits() frame.Limits { return uplinkLimits }
 // then drops the frame, and the kernel's links tell.
 func (u *Uplink) Send(f *frame.Frame) mixed.Result {
 	r := mixed.Refused
-	if f.OuterL4 != 0 && sendable(&uplinkLimits, f) && !u.summed(f) {
+	if sendable(&uplinkLimits, f) && !u.summed(f) {
 		r = u.tx.write(u.pool, f)
 	}
 	switch r {

@@ -14,6 +14,9 @@ import (
 	"culvert/internal/pkttest"
 	"culvert/internal/testnet"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -186,6 +189,53 @@ func TestTunnelWhole(t *testing.T) {
 	}
 	if !bytes.Equal(got, b.data[50:]) {
 		t.Errorf("%d other bytes arrived than were sent: %d", len(got), len(b.data)-50)
+	}
+}
+
+// TestTunnelMeetsXDP: on a wire that is a veth, a generic XDP program at the far end
+// sees what an Uplink sent, as it would what came from a NIC. The kernel spares it
+// frames that carry the mark of bpf_redirect (see bpf/redirect.bpf.c).
+func TestTunnelMeetsXDP(t *testing.T) {
+	w := newWire(t)
+	b := tcpBig(t, 60000)
+	if r := w.send(b); r != mixed.Sent {
+		t.Fatalf("sent with result %d", r)
+	}
+	next(t, w.outer, 0, isOuter)
+	w.far.Do(t, func() {
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.XDP, License: "GPL", Flags: unix.BPF_F_XDP_HAS_FRAGS,
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}, // XDP_DROP
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer prog.Close()
+		l, err := netlink.LinkByName("up0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: l.Attrs().Index, Flags: link.XDPGenericMode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { at.Close() })
+	})
+	if r := w.send(b); r != mixed.Sent {
+		t.Fatalf("sent with result %d", r)
+	}
+	if err := unix.SetsockoptTimeval(w.outer, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 200_000}); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<17)
+	for {
+		n, _, err := unix.Recvfrom(w.outer, buf, 0)
+		if err != nil {
+			return // it was dropped, as the program says
+		}
+		if n > 100 && isOuter(buf[:n]) {
+			t.Fatal("the frame passed the program by")
+		}
 	}
 }
 
