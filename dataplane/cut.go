@@ -167,6 +167,11 @@ func (w *worker) newFrame(f *frame.Frame) drop.Reason {
 	addr, ok := w.pool.Alloc()
 	if !ok {
 		w.flush()
+		for _, q := range w.active {
+			if q.limits.TxOnly {
+				w.complete(q)
+			}
+		}
 		if addr, ok = w.pool.Alloc(); !ok {
 			return drop.NoBuffer
 		}

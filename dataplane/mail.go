@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"slices"
 
 	"culvert/dataplane/frame"
 )
@@ -70,6 +71,9 @@ func (w *worker) attach(q *portQueue) (err error) {
 			w.poll.add(d.BulkFD())
 		}
 		w.active = append(w.active, q)
+		if !q.limits.TxOnly {
+			w.rx = append(w.rx, q)
+		}
 		if w.ports[q.port.index] == nil {
 			w.ports[q.port.index] = q
 		}
@@ -96,6 +100,8 @@ func (w *worker) detach(q *portQueue) {
 				break
 			}
 		}
+		same := func(other *portQueue) bool { return other == q }
+		w.rx, w.late = slices.DeleteFunc(w.rx, same), slices.DeleteFunc(w.late, same)
 		if w.ports[q.port.index] == q {
 			w.ports[q.port.index] = nil
 		}

@@ -80,6 +80,7 @@ type portQueue struct {
 	dev    frame.Device
 	limits frame.Limits // dev's
 	owner  frame.Owner
+	late   bool // it is in the worker's list of these
 
 	// ntx frames wait in tx for the next flush.
 	ntx int

@@ -68,6 +68,10 @@ func (w *worker) flushPort(q *portQueue) {
 	if sent < len(staged) {
 		w.dropUnsent(q, staged[sent:])
 	}
+	if q.limits.TxOnly && !q.late && q.dev.Sending() {
+		q.late = true
+		w.late = append(w.late, q)
+	}
 }
 
 // dropUnsent ends frames that the port's device had no room for.

@@ -26,7 +26,9 @@ type worker struct {
 	flows *flow.Table
 	poll  poller
 
-	active []*portQueue         // queues to receive from, in turn
+	active []*portQueue         // queues, in turn
+	rx     []*portQueue         // of them, those that receive
+	late   []*portQueue         // queues that only send, with frames that the kernel has yet to take
 	ports  [maxPorts]*portQueue // egress, by port index
 	staged []uint16             // indices of ports with frames in tx
 
@@ -112,8 +114,11 @@ func (w *worker) run() {
 	for !w.takeMail() {
 		w.flows.Quiesce(w.id)
 		got := 0
-		for _, q := range w.active {
+		for _, q := range w.rx {
 			got += w.handle(q)
+		}
+		if len(w.late) > 0 {
+			w.sendLate()
 		}
 		w.tick(got > 0)
 		if got > 0 {
@@ -135,12 +140,37 @@ func (w *worker) run() {
 // sending reports whether a port has frames that the kernel has yet to take: then
 // the worker stays awake to offer them again.
 func (w *worker) sending() bool {
-	for _, q := range w.active {
+	if len(w.late) > 0 {
+		return true
+	}
+	for _, q := range w.rx {
 		if q.dev.Sending() {
 			return true
 		}
 	}
 	return false
+}
+
+// sendLate makes the devices of queues that only send try again, and forgets those
+// that have nothing left.
+func (w *worker) sendLate() {
+	late := w.late[:0]
+	for _, q := range w.late {
+		w.complete(q)
+		if q.dev.Sending() {
+			late = append(late, q)
+		} else {
+			q.late = false
+		}
+	}
+	clear(w.late[len(late):])
+	w.late = late
+}
+
+// complete lets the device of a queue that only sends take completed frames back.
+// Otherwise it does so with the next Send.
+func (w *worker) complete(q *portQueue) {
+	q.dev.Recv(&w.burst) // which stays as it is
 }
 
 // tickEvery is how often a worker does its housekeeping.
@@ -168,6 +198,11 @@ func (w *worker) tick(busy bool) {
 	if window := now - w.windowAt; window >= busyWindow {
 		w.gauges.busyPermille.Store(uint32(1000 * w.busy / window))
 		w.busy, w.windowAt = 0, now
+	}
+	for _, q := range w.active {
+		if q.limits.TxOnly {
+			w.complete(q)
+		}
 	}
 	w.now = w.eng.Now()
 	if w.id == 0 {

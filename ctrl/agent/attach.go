@@ -40,10 +40,11 @@ func (a *Agent) Attach(rec pods.Record) error {
 		Name: rec.HostName, MAC: dataplane.GatewayMAC, PeerMAC: mac, Addrs: rec.Addrs, MTU: rec.MTU,
 		Queues: max(rec.Queues, 1), // a veth's are what it was made with, which may not be the workers' number
 	}
+	a.tune(&rec)
 	var p *podPort
 	if rec.Kind == podlink.TAP {
 		p, err = a.addTAP(&rec, spec)
-	} else if spec.Ifindex, err = a.prepareVeth(&rec); err == nil {
+	} else if spec.Ifindex, err = findVeth(&rec); err == nil {
 		p, err = a.addVeth(spec)
 	}
 	if err != nil {
@@ -59,24 +60,25 @@ func (a *Agent) Attach(rec pods.Record) error {
 	return nil
 }
 
-// prepareVeth is the index of the host's end of a pod's veth, whose GSO frames are as
-// long as will be taken: by the intake, or by an AF_XDP socket.
-func (a *Agent) prepareVeth(rec *pods.Record) (int, error) {
-	ifindex, ok, err := podlink.Find(rec.Link())
-	if err == nil && !ok {
-		err = fmt.Errorf("device %s of pod %s does not exist", rec.HostName, rec.Name())
-	}
-	if err != nil {
-		return 0, err
-	}
+// tune prepares a pod's link for what the dataplane takes from it and sends to it.
+// A pod whose link cannot be tuned works all the same, if slower.
+func (a *Agent) tune(rec *pods.Record) {
 	size := legacyGSO
 	if a.intake != nil {
 		size = bigGSO
 	}
-	if err := podlink.SetBigTCP(rec.Link(), size); err != nil {
-		return 0, fmt.Errorf("pod %s: %w", rec.Name(), err)
+	if err := podlink.Tune(rec.Link(), size); err != nil {
+		a.log.Warn("the pod's link cannot be tuned: bulk TCP may be slower", "pod", rec.Name(), "cause", err)
 	}
-	return ifindex, nil
+}
+
+// findVeth is the index of the host's end of a pod's veth.
+func findVeth(rec *pods.Record) (int, error) {
+	ifindex, ok, err := podlink.Find(rec.Link())
+	if err == nil && !ok {
+		err = fmt.Errorf("device %s of pod %s does not exist", rec.HostName, rec.Name())
+	}
+	return ifindex, err
 }
 
 // The longest GSO frames of pods' veths, in bytes.

@@ -199,7 +199,7 @@ type Limits struct {
 	// Gather: a frame of several chunks costs little more to send than one of a
 	// single chunk, because the hardware gathers them.
 	Gather bool
-	// TxOnly: frames of this port arrive by another device.
+	// TxOnly: frames of this port arrive by another device, and Recv adds none.
 	TxOnly bool
 }
 
