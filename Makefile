@@ -62,7 +62,7 @@ generate: deps-generate
 
 # Debian packages that tests and the demo use; only missing ones are installed.
 deps:
-	scripts/need ip:iproute2 ping:iputils-ping ethtool:ethtool iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute
+	scripts/need ip:iproute2 ping:iputils-ping ethtool:ethtool iperf3:iperf3 tcpdump:tcpdump traceroute:traceroute nft:nftables
 
 deps-generate:
 	scripts/need clang:clang llvm-strip:llvm /usr/include/bpf/bpf_helpers.h:libbpf-dev

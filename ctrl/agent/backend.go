@@ -6,6 +6,7 @@ import (
 
 	"culvert/ctrl/api"
 	"culvert/ctrl/flavour"
+	"culvert/ctrl/podlink"
 	"culvert/ctrl/pods"
 	"culvert/dataplane"
 	"culvert/fib"
@@ -68,7 +69,7 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 			if have.deaf != nil {
 				s.Reasons = append(s.Reasons, fmt.Sprintf("uplink %s does not know the node's address: %v", l.Name, have.deaf))
 			}
-			if n := len(a.umems); l.Queues < n {
+			if n := len(a.umems); l.Queues < n && a.intake == nil {
 				s.Degraded = append(s.Degraded, fmt.Sprintf("uplink %s: "+tooFewQueues+"; add queues with 'ethtool -L', or restart culvertd", l.Name, l.Queues, n))
 			}
 		} else {
@@ -94,7 +95,7 @@ func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	if foreign != "" {
 		s.Degraded = append(s.Degraded, foreign)
 	}
-	s.Degraded = append(s.Degraded, podProblems(a.pods.List(), len(a.umems))...)
+	s.Degraded = append(s.Degraded, podProblems(a.pods.List(), a.queuesNeeded())...)
 	switch {
 	case !read:
 		s.Reasons = append(s.Reasons, fmt.Sprintf("no objects have been read from %s yet", a.cfg.Source))
@@ -111,15 +112,24 @@ func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 // tooFewQueues is what becomes of traffic when there are fewer queues than workers.
 const tooFewQueues = "%d queues for %d workers: what the others have for it is dropped"
 
-// podProblems says what is wrong with the pods that there are, for the number of
-// workers that there is now.
+// queuesNeeded is the number of queues that a pod's veth should have: one for each
+// worker, if frames do not come by the intake.
+func (a *Agent) queuesNeeded() int {
+	if a.intake != nil {
+		return 0
+	}
+	return len(a.umems)
+}
+
+// podProblems says what is wrong with the pods that there are, whose veths need so
+// many queues.
 func podProblems(recs []pods.Record, workers int) (lines []string) {
 	for i := range recs {
 		rec := &recs[i]
 		switch {
 		case rec.State == pods.StateDetached && rec.Cause != "":
 			lines = append(lines, fmt.Sprintf("pod %s is detached: %s", rec.Name(), rec.Cause))
-		case rec.State == pods.StateReady && rec.Queues < workers:
+		case rec.State == pods.StateReady && rec.Kind != podlink.TAP && rec.Queues < workers:
 			lines = append(lines, fmt.Sprintf("pod %s: "+tooFewQueues+"; recreate it", rec.Name(), rec.Queues, workers))
 		}
 	}

@@ -74,14 +74,22 @@ func (a *Agent) opener(ifindex int, name string, queues int, zeroCopy string) ([
 }
 
 // besides gives sockets in copy mode a way for big frames beside them. With txOnly,
-// the port's frames arrive by the intake.
+// the port's frames arrive by the intake, at any worker: one for which the device
+// has no queue, and so no socket, sends all its frames the big way.
 func (a *Agent) besides(sockets []*xsk.Socket, open opens, txOnly bool, way func(pool *frame.Pool) (mixed.Big, error)) opens {
 	return func(worker, queue int) (frame.Device, error) {
+		pool := a.engine.Pool(worker)
+		if queue >= len(sockets) {
+			big, err := way(pool)
+			if err != nil {
+				return nil, err
+			}
+			return mixed.NewAlone(big, pool), nil
+		}
 		dev, err := open(worker, queue)
 		if err != nil || sockets[queue].ZeroCopy() {
 			return dev, err
 		}
-		pool := a.engine.Pool(worker)
 		big, err := way(pool)
 		if err != nil {
 			return nil, errors.Join(err, dev.Close())
@@ -151,6 +159,7 @@ func (a *Agent) uplinkSpec(l underlay.Link, mode xsk.Mode) dataplane.PortSpec {
 func (a *Agent) addUplinkToIntake(l underlay.Link) (held, error) {
 	spec := a.uplinkSpec(l, xsk.ModeGeneric)
 	sockets, open := a.opener(l.Index, l.Name, spec.Queues, xsk.ZeroCopyOff)
+	spec.Queues = max(spec.Queues, len(a.umems))
 	port, err := a.engine.AddPort(spec, a.besides(sockets, open, true, a.uplinkWay(l)))
 	if err != nil {
 		return held{}, err
@@ -188,6 +197,7 @@ func (a *Agent) addVeth(spec dataplane.PortSpec) (p *podPort, err error) {
 	}
 	spec.XDPMode = string(xsk.ModeGeneric)
 	sockets, open := a.opener(spec.Ifindex, spec.Name, spec.Queues, xsk.ZeroCopyOff)
+	spec.Queues = max(spec.Queues, len(a.umems))
 	p = &podPort{ifindex: spec.Ifindex}
 	p.index, err = a.engine.AddPort(spec, a.besides(sockets, open, true, func(pool *frame.Pool) (mixed.Big, error) {
 		return psock.OpenSender(spec.Name, spec.Ifindex, pool)

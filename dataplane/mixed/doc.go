@@ -7,6 +7,7 @@
 // dataplane/psock and dataplane/tap; no system call is made here.
 //
 //	big.go     what a way for big frames must do, and what becomes of a frame
+//	alone.go   the big way alone, for frames of every size
 //	split.go   a way of two, for frames in tunnels and others
 //	device.go  Device: opening, receiving, counting
 //	send.go    ... sending, in order

@@ -50,22 +50,30 @@ func (p *pinger) result(t *testing.T) (sent, received int) {
 // A killed agent leaves the NIC to the kernel at once, its program gone; the
 // next one finds the pods again.
 func TestKilledAgentLeavesACleanNodeAndComesBack(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		t.Run(sig.String(), func(t *testing.T) {
-			c := up(t, lab.Options{})
+	for _, how := range []struct {
+		sig        syscall.Signal
+		mode, mark string // what `ip link` shows while culvertd runs
+	}{
+		{syscall.SIGKILL, "auto", "cvi"}, {syscall.SIGTERM, "auto", "cvi"},
+		{syscall.SIGKILL, "generic", "xdpgeneric"}, {syscall.SIGTERM, "native", "xdp"},
+	} {
+		t.Run(how.mode+" "+how.sig.String(), func(t *testing.T) {
+			sig := how.sig
+			c := up(t, lab.Options{Config: "xdp: {mode: " + how.mode + "}\n"})
 			n, b := c.Nodes[0], c.Nodes[1].Pods[0]
 			a := n.Pods[0]
 			must(t, a.Netns, "ping", "-n", "-c", "1", "-W", "2", b.Addr.String())
-			if out := must(t, n.Netns, "ip", "link", "show"); !strings.Contains(out, "xdp") {
-				t.Fatalf("no XDP program is attached while culvertd runs:\n%s", out)
+			if out := must(t, n.Netns, "ip", "link", "show"); !strings.Contains(out, how.mark) {
+				t.Fatalf("nothing of culvertd shows while it runs:\n%s", out)
 			}
 			if err := c.StopAgent(n, sig); err != nil {
 				t.Fatal(err)
 			}
 			must(t, n.Netns, "ping", "-n", "-c", "3", "-i", "0.05", "-W", "1", c.Nodes[1].Addr.String())
-			eventually(t, "the XDP programs are gone", func() error {
-				if out := must(t, n.Netns, "ip", "link", "show"); strings.Contains(out, "xdp") {
-					return fmt.Errorf("they are still there:\n%s", out)
+			eventually(t, "what was culvertd's is gone", func() error {
+				out := must(t, n.Netns, "ip", "link", "show")
+				if strings.Contains(out, "xdp") || strings.Contains(out, "cvi") || strings.Contains(out, "cvg") {
+					return fmt.Errorf("it is still there:\n%s", out)
 				}
 				return nil
 			})

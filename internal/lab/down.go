@@ -53,10 +53,19 @@ func (l *Lab) Down() error {
 	return l.forget()
 }
 
-// alive reports whether the node's culvertd runs.
+// alive reports whether the node's culvertd runs. A process whose first thread has
+// ended may have others that are on their way out and hold its sockets.
 func (n *Node) alive() bool {
 	if n.PID == 0 {
 		return false
+	}
+	if n.exited != nil {
+		select {
+		case <-n.exited:
+			return false
+		default:
+			return true
+		}
 	}
 	t, err := startTime(n.PID)
 	return err == nil && t == n.StartTime
