@@ -110,6 +110,7 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 	w.ageHop(f, rec)
 	unit := w.wholeUnit(f, rec, adj, hdrLen)
 	if unit < info.PayloadLen() {
+		bump(&w.gauges.cut, 1)
 		w.cut(f, rec, adj, unit)
 		return
 	}
@@ -117,6 +118,7 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 		w.discard(f, rec, r)
 		return
 	}
+	bump(&w.gauges.whole, 1)
 	rec.live = false
 	w.enqueue(f, adj.Port)
 }

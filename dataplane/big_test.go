@@ -73,6 +73,9 @@ func TestBigFramesStayWhole(t *testing.T) {
 			t.Errorf("%d bytes: the frame was changed", size)
 		}
 		n1.wantDrops(drop.None, 0)
+		if got := n1.e.WorkerStats()[0].Big; got != (BigFrames{Whole: 1}) {
+			t.Errorf("counted as %+v", got)
+		}
 		segments := uint64(len(f)-54+999) / 1000
 		for _, p := range n1.e.Ports() {
 			rx, tx, bytes := uint64(0), uint64(0), uint64(len(f))+(segments-1)*54

@@ -120,6 +120,7 @@ func (w *worker) closeGroup(g *group) {
 	if g.first < 0 {
 		return
 	}
+	bump(&w.gauges.merged, 1)
 	head := &q.tx[g.head]
 	b := w.pool.Bytes(head.Addr, head.Len)
 	g.merge.Finish(b[g.l2Len:])

@@ -38,6 +38,14 @@ type WorkerStats struct {
 	// BurstFrames is the number of frames in all of them.
 	BurstFrames uint64
 	Sleeps      uint64 // times the worker waited for input
+	Big         BigFrames
+}
+
+// BigFrames counts frames that stand for many on a wire.
+type BigFrames struct {
+	Whole  uint64 // left as they came
+	Cut    uint64 // were cut
+	Merged uint64 // were made of segments from the wire
 }
 
 // burstBuckets are the powers of two up to frame.BurstSize.
@@ -157,6 +165,7 @@ func (e *Engine) WorkerStats() []WorkerStats {
 			TotalFrames: w.pool.Chunks(),
 			BurstFrames: w.gauges.burstFrames.Load(),
 			Sleeps:      w.gauges.sleeps.Load(),
+			Big:         BigFrames{w.gauges.whole.Load(), w.gauges.cut.Load(), w.gauges.merged.Load()},
 		}
 		for i := range s.Bursts {
 			s.Bursts[i] = w.gauges.bursts[i].Load()

@@ -76,7 +76,10 @@ type gauges struct {
 	busyPermille atomic.Uint32
 	freeFrames   atomic.Uint32
 	sleeps       atomic.Uint64
-	beat         atomic.Int64 // time of the last tick since the worker was made, in ns
+	whole        atomic.Uint64 // big frames that left as they came
+	cut          atomic.Uint64 // ... that were cut
+	merged       atomic.Uint64 // ... that segments were merged to
+	beat         atomic.Int64  // time of the last tick since the worker was made, in ns
 	burstFrames  atomic.Uint64
 	bursts       [burstBuckets]atomic.Uint64
 }

@@ -76,7 +76,8 @@ func printStatus(w io.Writer, s api.Status) {
 			pair("xdp", u.XDPMode), strings.Join(u.Addrs, " ")))
 	}
 	for _, k := range s.Workers {
-		row("worker", "%d busy %.0f%% frames %d free of %d", k.ID, k.Busy*100, k.Frames.Free, k.Frames.Total)
+		row("worker", "%d busy %.0f%% frames %d free of %d, big %d whole %d cut %d merged", k.ID, k.Busy*100,
+			k.Frames.Free, k.Frames.Total, k.Big.Whole, k.Big.Cut, k.Big.Merged)
 	}
 	row("peers", "%d", s.Peers)
 	row("pods", "%d", s.Pods)

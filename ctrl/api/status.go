@@ -67,7 +67,16 @@ type Worker struct {
 	// BurstFrames is the number of frames in all of them.
 	BurstFrames uint64 `json:"burstframes"`
 	// Sleeps is the number of times it waited for input.
-	Sleeps uint64 `json:"sleeps"`
+	Sleeps uint64    `json:"sleeps"`
+	Big    BigFrames `json:"big"`
+}
+
+// BigFrames counts frames that stand for many on a wire: those that left as they
+// came, those that were cut, and those that were made of segments from the wire.
+type BigFrames struct {
+	Whole  uint64 `json:"whole"`
+	Cut    uint64 `json:"cut"`
+	Merged uint64 `json:"merged"`
 }
 
 // Frames counts the chunks of a worker's memory.

@@ -35,6 +35,7 @@ var (
 	busy       = describe("worker_busy_ratio", "Part of the last second that a worker had frames to handle.", "worker")
 	burstSize  = describe("worker_burst_size", "Frames a worker received at once.", "worker")
 	sleeps     = describe("worker_sleeps_total", "Times a worker waited for input.", "worker")
+	bigFrames  = describe("worker_big_frames_total", "Frames that stand for many on a wire, and what was done: passed on whole, cut, or merged from segments.", "worker", "done")
 	freeFrames = describe("umem_free_frames", "Frames of a worker's memory that nobody holds.", "worker")
 	allFrames  = describe("umem_frames", "Frames of a worker's memory.", "worker")
 )
@@ -117,6 +118,9 @@ func collectWorker(ch chan<- prometheus.Metric, w *api.Worker) {
 	gauge(ch, freeFrames, float64(w.Frames.Free), id)
 	gauge(ch, allFrames, float64(w.Frames.Total), id)
 	counter(ch, sleeps, w.Sleeps, id)
+	counter(ch, bigFrames, w.Big.Whole, id, "whole")
+	counter(ch, bigFrames, w.Big.Cut, id, "cut")
+	counter(ch, bigFrames, w.Big.Merged, id, "merged")
 	count, buckets := uint64(0), make(map[float64]uint64, len(w.Bursts))
 	for i, n := range w.Bursts {
 		count += n

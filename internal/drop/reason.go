@@ -140,7 +140,7 @@ var texts = [Count]text{
 
 	NoBuffer:      {"no_buffer", "the worker has no free frame", "raise xdp.ringSize or lower the number of pods a worker serves"},
 	NoHeadroom:    {"no_headroom", "the frame has no room in front for the headers to push", "report this: every frame should have it"},
-	CannotSegment: {"cannot_segment", "a big frame that cannot be cut into packets of the egress port's size", "the pod sends UDP GSO; turn off tx-udp-segmentation in the pod"},
+	CannotSegment: {"cannot_segment", "a big frame that cannot be cut into packets of the egress port's size", "the pod wrote such a frame itself, by a packet socket; capture the port"},
 	TxRingFull:    {"tx_ring_full", "the egress port's transmit ring is full", "the receiver is slower than the sender"},
 	TxRefused:     {"tx_refused", "the kernel took the frame and dropped it at the egress device", "the receiver's queue is full or its link has no carrier"},
 	TxLinkDown:    {"tx_link_down", "the egress device is down", "bring the device up"},
