@@ -135,6 +135,9 @@ func TestBeyond64KInATunnel(t *testing.T) {
 		if seq := binary.BigEndian.Uint32(inner[38:]); seq != 1000+uint32(len(got)) {
 			t.Errorf("piece %d has sequence number %d", i, seq)
 		}
+		if id := binary.BigEndian.Uint16(inner[18:]); id != 500+uint16((len(got)+1397)/1398) {
+			t.Errorf("piece %d has identification %d behind %d bytes", i, id, len(got))
+		}
 		if s.SegSize != 1398 || s.Flags&frame.SegTCP4 == 0 {
 			t.Errorf("piece %d is %s", i, offloads(s))
 		}

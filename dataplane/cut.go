@@ -17,6 +17,7 @@ func (w *worker) cut(f *frame.Frame, rec *record, adj *fib.Adjacency, unit int) 
 		w.discard(f, rec, r)
 		return
 	}
+	s.Step(unit / int(f.SegSize)) // 1, or a piece is a big frame itself
 	hdrLen := uint32(s.HeaderLen())
 	cite := w.citesPayload(adj.Port, unit)
 	from := chain{pool: w.pool, f: f}

@@ -40,6 +40,7 @@ type Segmenter struct {
 	pseudo uint32 // sum of the pseudo-header but the length
 	flags  uint8  // TCP flags of the last segment
 	id     uint16 // IPv4 identification of the next segment
+	step   uint16 // identifications that a segment takes
 	v4     bool
 	udp    bool
 	noSum  bool // UDP without a checksum
@@ -68,6 +69,7 @@ func (s *Segmenter) Init(ip []byte, info *Info, mss int) drop.Reason {
 	s.left = info.PayloadLen()
 	s.v4 = info.Has(V4)
 	s.udp = udp
+	s.step = 1
 	s.initIP(info.Proto)
 	if udp {
 		s.noSum = UDP(s.hdr[l4:]).Check() == 0
@@ -95,6 +97,10 @@ func (s *Segmenter) initIP(proto uint8) {
 	s.pseudo = PseudoSum4(binary.BigEndian.Uint32(h[ip4Src:]), binary.BigEndian.Uint32(h[ip4Dst:]), proto, 0)
 }
 
+// Step makes each segment take n IPv4 identifications instead of one: it is a big
+// packet itself, to be cut into n.
+func (s *Segmenter) Step(n int) { s.step = uint16(n) }
+
 // HeaderLen is the number of bytes that Next writes: IP and TCP or UDP header.
 func (s *Segmenter) HeaderLen() int { return s.hdrLen }
 
@@ -121,7 +127,7 @@ func (s *Segmenter) Next(dst []byte) (payloadOff, payloadLen int, more bool) {
 		h.SetTotalLen(s.hdrLen + payloadLen)
 		h.SetID(s.id)
 		binary.BigEndian.PutUint16(h[ip4Check:], ^Fold(s.ipSum+uint32(s.hdrLen+payloadLen)+uint32(s.id)))
-		s.id++
+		s.id += s.step
 	} else {
 		IPv6(dst).SetPayloadLen(s.hdrLen - IPv6Len + payloadLen)
 	}
