@@ -15,14 +15,15 @@ func (w *worker) admitBig(f *frame.Frame, rec *record) {
 		return
 	}
 	f.HeaderLen = rec.info.Payload
-	w.countBig(f)
+	w.countBig(f, rec.popped)
 }
 
-// countBig adds to the ingress port's counters what a big frame is on a wire.
-func (w *worker) countBig(f *frame.Frame) {
+// countBig adds to the ingress port's counters what a big frame is on a wire, with
+// so many bytes of tunnel headers in front of each segment.
+func (w *worker) countBig(f *frame.Frame, popped uint16) {
 	packets, bytes := f.OnWire()
 	w.in.rxPackets += packets - 1
-	w.in.rxBytes += bytes - uint64(f.Total)
+	w.in.rxBytes += bytes - uint64(f.Total) + (packets-1)*uint64(popped)
 }
 
 // guess recognises a big frame of which no device has said what it is to be cut
@@ -48,7 +49,7 @@ func (w *worker) guess(f *frame.Frame, rec *record) {
 	if info.TCPFlags&packet.TCPCwr != 0 {
 		f.Flags |= frame.SegCWR
 	}
-	w.countBig(f)
+	w.countBig(f, rec.popped)
 }
 
 // segKind is what a packet is cut into if it is big, 0 if it cannot be.
@@ -93,8 +94,8 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 	if f.Flags&frame.SegUDP == 0 {
 		size = max(size, minSegment)
 	}
-	size = min(size, int(adj.MTU)-hdrLen)
-	if size <= 0 || info.PayloadLen()/size > maxPieces {
+	size = min(size, w.mostPayload(adj, hdrLen))
+	if size <= 0 || info.PayloadLen()/size > maxPieces || f.Flags&frame.SegUDP != 0 && info.PayloadLen()/size > maxDatagrams {
 		w.discard(f, rec, drop.CannotSegment)
 		return
 	}
@@ -102,13 +103,18 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 		w.refuse(f, rec, adj, drop.TooBig) // datagrams are not to be made smaller
 		return
 	}
-	f.SegSize = uint16(size)
+	if f.SegSize = uint16(size); info.PayloadLen() <= size { // one segment is no big frame
+		f.SegSize, f.Flags = 0, f.Flags&^(frame.SegKinds|frame.SegCWR)
+	}
 	if rec.entry != nil {
 		n := f.Segments()
 		rec.entry.Touch(rec.dir, info, info.L3Len+(n-1)*uint32(hdrLen), n, w.now)
 	}
 	w.ageHop(f, rec)
-	unit := w.wholeUnit(f, rec, adj, hdrLen)
+	unit := info.PayloadLen()
+	if f.SegSize != 0 {
+		unit = w.wholeUnit(f, rec, adj, hdrLen)
+	}
 	if unit < info.PayloadLen() {
 		bump(&w.gauges.cut, 1)
 		w.cut(f, rec, adj, unit)
@@ -144,14 +150,29 @@ func (w *worker) wholeUnit(f *frame.Frame, rec *record, adj *fib.Adjacency, hdrL
 	case payload <= most:
 		return payload
 	}
-	return most / size * size
+	return max(min(most, maxIPPacket-hdrLen)/size*size, size)
 }
 
 // maxIPPacket is the length of the longest IP packet that is no GSO frame, in bytes.
 const maxIPPacket = 65535
 
-// maxPieces bounds the frames that one becomes.
-const maxPieces = frame.MaxBytes / minSegment
+// mostPayload is the largest payload of a segment that leaves by adj: what the path
+// takes, and one chunk if the port's device sends no chains.
+func (w *worker) mostPayload(adj *fib.Adjacency, hdrLen int) int {
+	room := int(adj.MTU) - hdrLen
+	if q := w.ports[adj.Port%maxPorts]; q == nil || q.limits.Chunks < minCiting {
+		room = min(room, w.pool.ChunkSize()-frame.Headroom-hdrLen)
+	}
+	return room
+}
+
+// What one frame may become, at most: a pod may forge a frame's segment size, and
+// nobody else is served while it is cut. UDP has UDP_MAX_SEGMENTS of
+// include/linux/udp.h.
+const (
+	maxPieces    = 1500
+	maxDatagrams = 128
+)
 
 // minSegment is the least payload of a segment, whatever a SYN announced: Linux's
 // default of net.ipv4.tcp_min_snd_mss. Without it one frame could become 64,000.

@@ -20,6 +20,10 @@ func (w *worker) cut(f *frame.Frame, rec *record, adj *fib.Adjacency, unit int) 
 	s.Step(unit / int(f.SegSize)) // 1, or a piece is a big frame itself
 	hdrLen := uint32(s.HeaderLen())
 	cite := w.citesPayload(adj.Port, unit)
+	if !cite && unit > w.pool.ChunkSize()-frame.Headroom-int(hdrLen) {
+		w.discard(f, rec, drop.CannotSegment)
+		return
+	}
 	from := chain{pool: w.pool, f: f}
 	from.skip(uint32(info.Payload))
 	out := rec.info

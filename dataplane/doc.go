@@ -4,11 +4,14 @@
 // A frame's way through a worker, a file each, in this order:
 //
 //	rx        worker.go     a burst from one port's device; the worker owns the frames from here
+//	identify  intake.go     whose frame it is that came by the intake
 //	ingress   ingress.go    pop the tunnel (uplinks), parse once into a record
-//	lookup    lookup.go     the one table lookup of an established flow
+//	lookup    ingress.go    the one table lookup of an established flow
 //	resolve   resolve.go    first packet of a flow only: anti-spoof → FIB → adjacency → new flow
 //	rewrite   rewrite.go    TTL, then push the adjacency's header template into the headroom
-//	cut       cut.go        frames larger than the egress takes: TCP segments, IP fragments
+//	big       big.go        frames that stand for many: whole, or cut
+//	cut       cut.go        frames larger than the egress takes: segments, IP fragments
+//	merge     merge.go      TCP segments from the wire become big frames
 //	tx        tx.go         staged per egress port, one Send a port and burst; the device owns the frame from here
 //	respond   respond.go    ARP, ICMP echo and ICMP errors, within a budget a burst
 //
@@ -18,6 +21,5 @@
 // Tables come from package fib as immutable snapshots; flows live in
 // dataplane/flow; frames and devices are those of dataplane/frame. Nothing here
 // knows Kubernetes, netlink or a socket, and nothing on the packet path
-// allocates, locks, reads the clock, or calls through an interface more than
-// twice a burst.
+// allocates, locks, reads the clock, or calls through an interface for a small frame.
 package dataplane

@@ -21,6 +21,8 @@ type record struct {
 	tos  uint8 // the inner packet's TOS after decapsulation
 	peer packet.Addr
 	live bool // the worker still owns the frame
+	// popped is the number of bytes of tunnel headers that were in front.
+	popped uint16
 	// in is the ingress port's queue of a frame that came by the intake.
 	in *portQueue
 }
@@ -28,7 +30,7 @@ type record struct {
 // ingress parses a received frame into its record. Afterwards the frame's first
 // byte is that of the pod's own Ethernet header, tunnel headers popped.
 func (w *worker) ingress(f *frame.Frame, rec *record) {
-	rec.live, rec.entry = true, nil
+	rec.live, rec.entry, rec.popped = true, nil, 0
 	if w.shared && !w.identify(f, rec) {
 		return
 	}
@@ -57,11 +59,15 @@ func (w *worker) ingressPod(f *frame.Frame, rec *record) {
 	}
 	eth := packet.Ethernet(b)
 	if f.Flags&frame.CsumPartial != 0 {
-		rec.info.Flags |= packet.Partial // the device knows; Parse has to guess from the field
+		w.settlePartial(f, &rec.info)
 	}
 	spec := &w.in.port.spec
 	if eth.Src() != spec.PeerMAC {
 		w.discard(f, rec, drop.SpoofedMAC)
+		return
+	}
+	if f.SegSize != 0 && segKind(&rec.info) == 0 {
+		w.discard(f, rec, drop.CannotSegment) // nothing that is answered here is big
 		return
 	}
 	if rec.info.EtherType == packet.EtherTypeARP {
@@ -86,6 +92,28 @@ func (w *worker) ingressPod(f *frame.Frame, rec *record) {
 	rec.ctx = uint64(w.in.port.index) << 32
 }
 
+// settlePartial notes that the device knows the checksum to be partial; Parse has to
+// guess from the field. A device may name another checksum than that of the
+// packet's transport header: of a packet in a pod's own tunnel, or none at all, if
+// the pod wrote the frame itself. That one is completed here, where it lies.
+func (w *worker) settlePartial(f *frame.Frame, info *packet.Info) {
+	offset, ok := packet.ChecksumOffset(info.Proto)
+	if ok && info.L4 != 0 && f.CsumStart == info.L4 && int(f.CsumOffset) == offset && info.Flags&(packet.NoChecksum|packet.Fragment) == 0 {
+		info.Flags |= packet.Partial
+		return
+	}
+	f.Flags &^= frame.CsumPartial
+	if f.SegSize != 0 || uint32(f.CsumStart)+uint32(f.CsumOffset)+2 > f.Len || f.CsumStart < info.Payload {
+		return // in front of the payload nothing is to be completed but what Parse saw
+	}
+	w.sum.Reset(0)
+	w.sum.Add(w.pool.Bytes(f.Addr, f.Len)[f.CsumStart:])
+	for i := range f.Rest {
+		w.sum.Add(w.pool.Bytes(f.Rest[i].Addr, f.Rest[i].Len))
+	}
+	packet.StoreChecksum(w.pool.Bytes(f.Addr, f.Len)[f.CsumStart+f.CsumOffset:], w.sum.Sum())
+}
+
 // ingressTunnel admits what a peer sends to this node's VTEP, pops the outer
 // headers and parses the inner packet.
 func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
@@ -106,6 +134,7 @@ func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
 	}
 	w.trim(f, outer.End)
 	pop := uint32(outer.InnerOffset)
+	rec.popped = uint16(pop)
 	f.Addr += uint64(pop)
 	f.Len -= pop
 	f.Total -= pop
@@ -124,7 +153,12 @@ func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
 		return
 	}
 	if f.Flags&frame.CsumPartial != 0 {
-		rec.info.Flags |= packet.Partial
+		if f.CsumStart < outer.InnerOffset {
+			w.discard(f, rec, drop.CannotSegment) // the outer datagrams are merged: not ours to take apart
+			return
+		}
+		f.CsumStart -= outer.InnerOffset
+		w.settlePartial(f, &rec.info)
 	}
 	if rec.tos, r = encap.DecapECN(outer.TOS, rec.info.TOS); r != drop.None {
 		w.discard(f, rec, r)

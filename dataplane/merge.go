@@ -13,7 +13,7 @@ import (
 // port, so that nothing waits for a later burst. Its first frame stands in the
 // port's tx; the others' payloads are chained behind it at the end.
 type groups struct {
-	open  int // slots in use, or that were since the last reset
+	open  int // slots in use
 	slot  [groupSlots]group
 	links [frame.BurstSize]link
 	used  int
@@ -47,6 +47,7 @@ type link struct {
 func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	q := w.ports[adj.Port%maxPorts]
 	if q == nil || q.limits.Offload&frame.OffloadTCP == 0 || f.Rest != nil {
+		rec.live = false
 		w.enqueue(f, adj.Port)
 		return
 	}
@@ -59,6 +60,7 @@ func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency)
 	if g.q != nil {
 		w.closeGroup(g)
 	}
+	rec.live = false
 	w.enqueue(f, adj.Port)
 	if !g.merge.Start(ip, &rec.info) || g.merge.Closed() {
 		return
@@ -87,10 +89,11 @@ func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
 	if rec.info.Flags&packet.Partial == 0 && !packet.VerifyTransport(ip, &rec.info) {
 		return false
 	}
-	if !g.merge.Add(first, ip, &rec.info) {
+	n := uint32(rec.info.PayloadLen())
+	if int(head.Len)+g.merge.Len()-g.merge.Size()+int(n) > g.q.limits.Bytes || !g.merge.Add(first, ip, &rec.info) {
 		return false
 	}
-	n := uint32(rec.info.PayloadLen())
+	rec.live = false
 	i := int16(gs.used)
 	gs.used++
 	gs.links[i] = link{desc: frame.Desc{Addr: f.Addr + uint64(f.Len-n), Len: n}, next: -1}
@@ -107,6 +110,15 @@ func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
 func (w *worker) closeGroups(q *portQueue) {
 	for i := range w.groups.slot {
 		if g := &w.groups.slot[i]; g.q == q {
+			w.closeGroup(g)
+		}
+	}
+}
+
+// closeAllGroups ends every group, before the burst is flushed.
+func (w *worker) closeAllGroups() {
+	for i := 0; w.groups.open > 0 && i < groupSlots; i++ {
+		if g := &w.groups.slot[i]; g.q != nil {
 			w.closeGroup(g)
 		}
 	}
@@ -135,6 +147,7 @@ func (w *worker) closeGroup(g *group) {
 	head.Flags = frame.CsumPartial | segKind(&g.info)
 	head.CsumStart = g.l2Len + g.info.L4 - g.info.L3
 	head.CsumOffset = tcpChecksum
+	head.OuterL4 = 0 // groups are made for pods
 }
 
 // tcpChecksum is the offset of the checksum in a TCP header.

@@ -39,11 +39,11 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		w.discard(f, rec, r)
 		return
 	}
-	rec.live = false
 	if rec.info.Proto == packet.ProtoTCP && rec.entry != nil && w.in.port.spec.Kind == PortUplink {
 		w.enqueueSegment(f, rec, adj)
 		return
 	}
+	rec.live = false
 	w.enqueue(f, adj.Port)
 }
 

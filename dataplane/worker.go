@@ -275,6 +275,8 @@ func (w *worker) stages() (done bool) {
 			w.forward(&frames[i], &recs[i])
 		}
 	}
+	w.cur = len(frames) // of none: what panics from here costs a frame's segments
+	w.closeAllGroups()
 	return true
 }
 
@@ -285,7 +287,8 @@ func (w *worker) contain() {
 	if cause == nil {
 		return
 	}
-	f, rec := &w.burst.Frames[w.cur], &w.recs[w.cur]
+	last := min(w.cur, w.burst.N-1)
+	f, rec := &w.burst.Frames[last], &w.recs[last]
 	if w.shared {
 		w.in = rec.in
 	}

@@ -64,7 +64,7 @@ func (a *Agent) Attach(rec pods.Record) error {
 // A pod whose link cannot be tuned works all the same, if slower.
 func (a *Agent) tune(rec *pods.Record) {
 	size := legacyGSO
-	if a.intake != nil {
+	if a.intake != nil && a.cfg.XDP.FrameSize == 4096 { // what frame.MaxChunks chunks hold
 		size = bigGSO
 	}
 	if err := podlink.Tune(rec.Link(), size); err != nil {

@@ -104,7 +104,7 @@ func (a *Agent) besides(sockets []*xsk.Socket, open opens, txOnly bool, way func
 
 // uplinkWay is the way of an uplink's big frames, so that the kernel or the NIC
 // cuts them: in VXLAN by a TAP, plain ones by a packet socket. A kernel that
-// takes no big frames in tunnels leaves those to be cut here.
+// takes no big frames in tunnels, and a NIC that queues, leave those to be cut here.
 func (a *Agent) uplinkWay(l underlay.Link) func(*frame.Pool) (mixed.Big, error) {
 	return func(pool *frame.Pool) (mixed.Big, error) {
 		plain, err := psock.OpenSender(l.Name, l.Index, pool)
@@ -112,7 +112,7 @@ func (a *Agent) uplinkWay(l underlay.Link) func(*frame.Pool) (mixed.Big, error) 
 			return nil, err
 		}
 		tunnelled, err := tap.OpenUplink(l.Name, l.Index, pool)
-		if errors.Is(err, tap.ErrNoTunnelGSO) {
+		if errors.Is(err, tap.ErrNoTunnelGSO) || errors.Is(err, tap.ErrQueues) {
 			a.log.Info("big frames are cut here", "uplink", l.Name, "cause", err)
 			return plain, nil
 		}

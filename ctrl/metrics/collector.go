@@ -44,7 +44,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails,
-		routes, peers, pods, ready, stale, busy, burstSize, sleeps, freeFrames, allFrames,
+		routes, peers, pods, ready, stale, busy, burstSize, sleeps, bigFrames, freeFrames, allFrames,
 	} {
 		ch <- d
 	}

@@ -72,6 +72,11 @@ culvert_umem_frames{worker="0"} 16384
 # HELP culvert_umem_free_frames Frames of a worker's memory that nobody holds.
 # TYPE culvert_umem_free_frames gauge
 culvert_umem_free_frames{worker="0"} 16000
+# HELP culvert_worker_big_frames_total Frames that stand for many on a wire, and what was done: passed on whole, cut, or merged from segments.
+# TYPE culvert_worker_big_frames_total counter
+culvert_worker_big_frames_total{done="cut",worker="0"} 4
+culvert_worker_big_frames_total{done="merged",worker="0"} 5
+culvert_worker_big_frames_total{done="whole",worker="0"} 30
 # HELP culvert_worker_burst_size Frames a worker received at once.
 # TYPE culvert_worker_burst_size histogram
 culvert_worker_burst_size_bucket{worker="0",le="1"} 10

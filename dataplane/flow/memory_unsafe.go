@@ -37,6 +37,8 @@ func (e *Entry) zero() *Entry {
 
 // sameKey compares word by word: the compiler's own comparison of the struct
 // is a call and a branch a field.
+//
+//go:norace
 func sameKey(a, b *packet.Key) bool {
 	x, y := (*[keyWords]uint64)(unsafe.Pointer(a)), (*[keyWords]uint64)(unsafe.Pointer(b))
 	return (x[0]^y[0])|(x[1]^y[1])|(x[2]^y[2])|(x[3]^y[3])|(x[4]^y[4]) == 0

@@ -96,7 +96,7 @@ func TestResults(t *testing.T) {
 		{Down, 3, frame.DeviceStats{TxLinkDown: 1}},
 		{Gone, 3, frame.DeviceStats{TxLinkDown: 1}},
 		{Refused, 3, frame.DeviceStats{TxInvalid: 1}},
-		{Failed, 3, frame.DeviceStats{TxErrors: 1}},
+		{Failed, 3, frame.DeviceStats{TxErrors: 1, TxRefused: 1}},
 	} {
 		b := newBed(t)
 		b.big.result = c.result

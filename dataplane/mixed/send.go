@@ -79,6 +79,7 @@ func (d *Device) sendBig(f *frame.Frame) bool {
 		bump(&d.count.invalid, 1)
 	default:
 		bump(&d.count.errors, 1)
+		bump(&d.count.refused, 1)
 	}
 	d.pool.FreeFrame(f)
 	return true

@@ -22,6 +22,9 @@ import (
 // VXLAN: it is older than Linux 6.17.
 var ErrNoTunnelGSO = errors.New("the kernel takes no tunnelled segmentation from a TAP (before Linux 6.17)")
 
+// ErrQueues says that a NIC queues what the kernel sends.
+var ErrQueues = errors.New("big frames would be overtaken in it")
+
 // Uplink sends big frames that are in VXLAN out of a NIC that the kernel drives:
 // it writes them into a TAP of its own, and a program there redirects them to the
 // NIC's egress, to the next hop that the kernel has for the outer destination.
@@ -48,10 +51,22 @@ var uplinkLimits = frame.Limits{
 
 // OpenUplink makes a TAP beside the NIC name, in the network namespace of the
 // calling thread, for frames in chunks of pool. On a kernel that cannot do it,
-// the error wraps ErrNoTunnelGSO.
+// the error wraps ErrNoTunnelGSO, and for a NIC with a queueing discipline ErrQueues.
 func OpenUplink(name string, ifindex int, pool *frame.Pool) (*Uplink, error) {
-	if _, err := netlink.LinkByIndex(ifindex); err != nil {
+	nic, err := netlink.LinkByIndex(ifindex)
+	if err != nil {
 		return nil, fmt.Errorf("tap: finding uplink %s (index %d): %w", name, ifindex, err)
+	}
+	// AF_XDP's frames go past the queueing discipline (__dev_direct_xmit), ours do
+	// not: where there is one, small frames would overtake big ones.
+	qdiscs, err := netlink.QdiscList(nic)
+	if err != nil {
+		return nil, fmt.Errorf("tap: queueing disciplines of uplink %s: %w", name, err)
+	}
+	for _, q := range qdiscs {
+		if q.Type() != "noqueue" && q.Type() != "clsact" {
+			return nil, fmt.Errorf("tap: uplink %s has queueing discipline %s: %w", name, q.Type(), ErrQueues)
+		}
 	}
 	tap := fmt.Sprintf("cvg%08x", rand.Uint32())
 	fd, err := attach(tap, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR|unix.IFF_TUN_EXCL)

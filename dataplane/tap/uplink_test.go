@@ -327,6 +327,24 @@ func TestTunnelOverIPv6(t *testing.T) {
 	}
 }
 
+// TestQueueingUplink: behind a queueing discipline small frames would overtake.
+func TestQueueingUplink(t *testing.T) {
+	w := newWire(t)
+	w.node.Do(t, func() {
+		l, err := netlink.LinkByName("up0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.QdiscAdd(&netlink.GenericQdisc{QdiscType: "pfifo",
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenUplink("up0", l.Attrs().Index, w.pool); !errors.Is(err, ErrQueues) {
+			t.Errorf("opened: %v", err)
+		}
+	})
+}
+
 // TestUplinkRefuses: frames that the kernel does not take are told apart.
 func TestUplinkRefuses(t *testing.T) {
 	w := newWire(t)

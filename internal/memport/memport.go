@@ -162,12 +162,28 @@ func (d *Device) receive(b *frame.Burst, in injected) bool {
 		if first {
 			f := b.Add(desc)
 			f.SegSize, f.Flags = in.segSize, in.flags
+			if in.flags&frame.CsumPartial != 0 {
+				f.CsumStart, f.CsumOffset = checksumAt(in.data, in.flags)
+			}
 		} else {
 			b.Chain(desc)
 		}
 		first = false
 	}
 	return true
+}
+
+// checksumAt is where the checksum of a big IPv4 packet is, without options, in
+// VXLAN or not.
+func checksumAt(data []byte, kind frame.Flags) (start, offset uint16) {
+	const udp, vxlan = 17, 50
+	start, offset = 34, 16
+	if kind&frame.SegUDP != 0 {
+		offset = 6
+	} else if data[23] == udp {
+		start += vxlan
+	}
+	return start, offset
 }
 
 // Send implements frame.Device.
