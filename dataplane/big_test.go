@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"culvert/dataplane/frame"
+	"culvert/fib"
 	"culvert/internal/drop"
 	"culvert/internal/memport"
+	"culvert/internal/packet"
 	kit "culvert/internal/pkttest"
 )
 
@@ -471,4 +474,83 @@ func TestIntake(t *testing.T) {
 			t.Errorf("%s received %d, want %d", p.Spec.Name, p.RxPackets, want)
 		}
 	}
+}
+
+// What is answered on the spot is not big, whatever its sender claims of it.
+func TestBigARPIsRefused(t *testing.T) {
+	n1, _ := bigPair(t, gather)
+	arp := kit.Pad(kit.Frame(t, kit.Eth(macA, "ff:ff:ff:ff:ff:ff"), kit.ARPRequest(macA, ipA, "169.254.1.1")), 60000)
+	n1.pods["a"].dev.InjectBig(arp, 1, frame.SegUDP)
+	n1.step()
+	n1.wantDrops(drop.CannotSegment, 1)
+}
+
+// A device may name a checksum that is not the packet's own: that of a packet in a
+// pod's own tunnel is completed where it lies, and one in front of the payload is
+// nobody's.
+func TestForeignPartialChecksums(t *testing.T) {
+	inner := kit.SetPartial(kit.Frame(t, kit.Eth(vtep1, vtep2), kit.IP4("172.16.0.1", "172.16.0.2"), kit.TCP(1, 2), kit.Payload(100)))
+	tunnel := kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipC), kit.UDP(40000, 8472), kit.VXLANHeader(7), kit.Bytes(inner...))
+	whole := kit.Frame(t, kit.Eth(vtep1, vtep2), kit.IP4("172.16.0.1", "172.16.0.2"), kit.TCP(1, 2), kit.Payload(100))
+	n1, _ := bigPair(t, gather)
+	out := func(f []byte, start, offset uint16) memport.Sent {
+		t.Helper()
+		n1.pods["a"].dev.InjectPartial(bytes.Clone(f), start, offset)
+		n1.step()
+		return one(t, n1.pods["c"].dev.TakeSent())
+	}
+	const innerTCP = 14 + 20 + 8 + 8 + 34
+	if got := out(kit.ZeroL4Checksum(tunnel), innerTCP, 16); got.Flags != 0 || !bytes.Equal(got.Data[50:], whole) {
+		t.Errorf("the inner checksum was not completed: %s", offloads(got))
+	}
+	plain := kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipC), kit.UDP(5, 6), kit.Payload(100))
+	for _, at := range [][2]uint16{{0, 6}, {14, 10}, {34, 4}, {5000, 6}} {
+		if got := out(plain, at[0], at[1]); got.Flags != 0 || !bytes.Equal(got.Data[34:], plain[34:]) {
+			t.Errorf("a checksum at %v changed the packet: %s", at, offloads(got))
+		}
+	}
+	n1.wantDrops(drop.None, 0)
+}
+
+// A device that sends no chains gets segments that fit one chunk, whatever the MTU.
+func TestCutFitsAChunk(t *testing.T) {
+	n1, _ := bigPair(t, frame.Limits{Chunks: 1})
+	n1.uplink.Complete = true
+	adj := *n1.w.snapshotAdjacency(t, ipB)
+	adj.MTU = 8950
+	n1.route("10.244.2.0/24", adj)
+	payload := kit.Pattern(27000)
+	n1.pods["a"].dev.InjectBig(bigTCP(t, ipB, payload), 8910, frame.SegTCP4)
+	n1.step()
+	var inner [][]byte
+	for _, s := range n1.uplink.TakeSent() {
+		inner = append(inner, kit.CheckVXLAN(t, s.Data))
+	}
+	if got := segments(t, inner, 3840); !bytes.Equal(got, payload) {
+		t.Error("the stream differs")
+	}
+}
+
+// snapshotAdjacency is how packets to addr leave now.
+func (w *worker) snapshotAdjacency(t *testing.T, addr string) *fib.Adjacency {
+	t.Helper()
+	a := packet.AddrFrom(netip.MustParseAddr(addr))
+	_, adj := w.eng.tables.Load().Find(&a)
+	if adj == nil {
+		t.Fatalf("no route to %s", addr)
+	}
+	return adj
+}
+
+// A group grows no longer than its device takes.
+func TestMergeRespectsBytes(t *testing.T) {
+	n1, _ := bigPair(t, gather)
+	n1.limit(n1.pods["a"].port, frame.Limits{Offload: frame.OffloadTCP, Chunks: 72, Bytes: 10000})
+	n1.established(t, 5000)
+	for _, s := range n1.fromWire("a", wireSegments(t, 5000, kit.Pattern(40_000), 1390, "A")...) {
+		if len(s.Data) > 10000 {
+			t.Errorf("a frame of %d bytes", len(s.Data))
+		}
+	}
+	n1.wantDrops(drop.None, 0)
 }

@@ -59,6 +59,8 @@ type injected struct {
 	data    []byte
 	segSize uint16
 	flags   frame.Flags
+	start   uint16 // of the checksum, and its offset; 0 is the packet's own
+	offset  uint16
 }
 
 // New makes a device on a worker's pool.
@@ -80,6 +82,14 @@ func (d *Device) InjectBig(data []byte, segSize int, kind frame.Flags) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.in = append(d.in, injected{data: data, segSize: uint16(segSize), flags: kind | frame.CsumPartial})
+}
+
+// InjectPartial queues a frame of which the device says that the checksum at start
+// and offset is partial.
+func (d *Device) InjectPartial(data []byte, start, offset uint16) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.in = append(d.in, injected{data: data, flags: frame.CsumPartial, start: start, offset: offset})
 }
 
 // Hold makes the device keep the chunks of sent frames, as a kernel does that has
@@ -163,7 +173,10 @@ func (d *Device) receive(b *frame.Burst, in injected) bool {
 			f := b.Add(desc)
 			f.SegSize, f.Flags = in.segSize, in.flags
 			if in.flags&frame.CsumPartial != 0 {
-				f.CsumStart, f.CsumOffset = checksumAt(in.data, in.flags)
+				f.CsumStart, f.CsumOffset = in.start, in.offset
+				if in.offset == 0 {
+					f.CsumStart, f.CsumOffset = checksumAt(in.data, in.flags)
+				}
 			}
 		} else {
 			b.Chain(desc)
