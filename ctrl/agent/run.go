@@ -292,17 +292,25 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 	}
 }
 
+// lookForTAPsEvery is how often the pods' TAPs are looked for: no event tells that
+// one is gone.
+const lookForTAPsEvery = 2 * time.Second
+
 // followPods tries again, now and then, to attach the pods that could not be
-// attached when they were brought back. It may wait for the kernel, pod by pod,
-// and nothing else has to.
+// attached when they were brought back, and notices TAPs that are gone. It may
+// wait for the kernel, pod by pod, and nothing else has to.
 func (a *Agent) followPods(ctx context.Context) error {
-	resync := time.NewTicker(resyncEvery)
+	resync, taps := time.NewTicker(resyncEvery), time.NewTicker(lookForTAPsEvery)
 	defer resync.Stop()
+	defer taps.Stop()
 	told := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-taps.C:
+			a.pods.LookForTAPs()
+			continue
 		case <-resync.C:
 		}
 		err := a.pods.Retry(ctx)
