@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"culvert/dataplane/frame"
@@ -286,6 +287,40 @@ func (n *testNode) established(t *testing.T, sports ...uint16) {
 	}
 	n.step()
 	n.pods["a"].dev.TakeSent()
+}
+
+// More flows than can be merged at once take each other's places; nothing is
+// lost and each flow keeps its order.
+func TestFlowsThatTakeEachOthersPlaces(t *testing.T) {
+	n1, _ := bigPair(t, gather)
+	n1.pods["a"].dev.Complete = true
+	const flows, each = 3 * groupSlots, 4
+	var sports []uint16
+	streams := make(map[uint16][][]byte)
+	for i := range flows {
+		sport := uint16(5000 + i)
+		sports = append(sports, sport)
+		streams[sport] = wireSegments(t, sport, kit.Pattern(each*100), 100, "A")
+	}
+	for chunk := range slices.Chunk(sports, frame.BurstSize) {
+		n1.established(t, chunk...)
+	}
+	for j := range each {
+		for _, sport := range sports {
+			n1.uplink.Inject(streams[sport][j])
+		}
+	}
+	got := map[uint16][]byte{}
+	for _, s := range n1.fromWire("a") {
+		sport := binary.BigEndian.Uint16(s.Data[34:])
+		got[sport] = append(got[sport], s.Data[54:]...)
+	}
+	for _, sport := range sports {
+		if !bytes.Equal(got[sport], kit.Pattern(each*100)) {
+			t.Errorf("flow %d: %d bytes, not the %d that were sent", sport, len(got[sport]), each*100)
+		}
+	}
+	n1.wantDrops(drop.None, 0)
 }
 
 // The segments of a burst become one big frame, whatever flows they are mixed

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"math/bits"
+
 	"culvert/dataplane/flow"
 	"culvert/dataplane/frame"
 	"culvert/fib"
@@ -12,15 +14,25 @@ import (
 // Linux's GRO makes it. A group lives from its first segment to the flush of its
 // port, so that nothing waits for a later burst. Its first frame stands in the
 // port's tx; the others' payloads are chained behind it at the end.
+//
+// A flow may use any slot of the set that its hash names, so that few flows in a
+// burst close each other's groups.
 type groups struct {
-	open  int // slots in use
+	open  uint32 // slots in use, a bit each
 	slot  [groupSlots]group
+	turn  uint // of the slots to be given to another flow
 	links [frame.BurstSize]link
 	used  int
 }
 
-// groupSlots is the number of flows whose segments can be merged at once.
-const groupSlots = 16
+// groupSlots is the number of flows whose segments can be merged at once: a bit
+// each in groups.open. Linux's GRO has as many buckets, of eight flows
+// (GRO_HASH_BUCKETS, MAX_GRO_SKBS in net/core/gro.c).
+const (
+	groupSlots = groupSets * groupWays
+	groupSets  = 8
+	groupWays  = 4
+)
 
 // group is the big frame of one flow.
 type group struct {
@@ -53,12 +65,14 @@ func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency)
 	}
 	l2Len := uint16(adj.Rewrite.Len)
 	ip := w.pool.Bytes(f.Addr, f.Len)[l2Len:]
-	g := &w.groups.slot[rec.hash%groupSlots]
-	if g.q == q && g.entry == rec.entry && g.dir == rec.dir && w.join(g, f, ip, rec) {
+	i := w.groups.find(q, rec)
+	g := &w.groups.slot[i]
+	if g.entry == rec.entry && w.join(g, f, ip, rec) {
 		return
 	}
 	if g.q != nil {
-		w.closeGroup(g)
+		w.closeGroup(i)
+		w.groups.turn++
 	}
 	rec.live = false
 	w.enqueue(f, adj.Port)
@@ -68,7 +82,24 @@ func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency)
 	g.q, g.entry, g.dir, g.info = q, rec.entry, rec.dir, rec.info
 	g.sound = rec.info.Flags&packet.Partial != 0
 	g.l2Len, g.head, g.first, g.last = l2Len, uint16(q.ntx-1), -1, -1
-	w.groups.open++
+	w.groups.open |= 1 << i
+}
+
+// find is the slot of the segment's group, or else one that its group may have:
+// a free one of its set, or each of them in turn.
+func (gs *groups) find(q *portQueue, rec *record) uint {
+	first := uint(rec.hash%groupSets) * groupWays
+	best := first + gs.turn%groupWays
+	for i := first; i < first+groupWays; i++ {
+		g := &gs.slot[i]
+		if g.q == q && g.entry == rec.entry && g.dir == rec.dir {
+			return i
+		}
+		if g.q == nil {
+			best = i
+		}
+	}
+	return best
 }
 
 // join makes f part of the group, if it continues it and nothing is wrong with it:
@@ -108,27 +139,26 @@ func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
 
 // closeGroups ends the groups whose first segment waits at q.
 func (w *worker) closeGroups(q *portQueue) {
-	for i := range w.groups.slot {
-		if g := &w.groups.slot[i]; g.q == q {
-			w.closeGroup(g)
+	for open := w.groups.open; open != 0; open &= open - 1 {
+		if i := uint(bits.TrailingZeros32(open)); w.groups.slot[i].q == q {
+			w.closeGroup(i)
 		}
 	}
 }
 
 // closeAllGroups ends every group, before the burst is flushed.
 func (w *worker) closeAllGroups() {
-	for i := 0; w.groups.open > 0 && i < groupSlots; i++ {
-		if g := &w.groups.slot[i]; g.q != nil {
-			w.closeGroup(g)
-		}
+	for w.groups.open != 0 {
+		w.closeGroup(uint(bits.TrailingZeros32(w.groups.open)))
 	}
 }
 
 // closeGroup makes the group's first segment the big frame that it stands for.
-func (w *worker) closeGroup(g *group) {
+func (w *worker) closeGroup(i uint) {
+	g := &w.groups.slot[i%groupSlots]
 	q := g.q
 	g.q, g.entry = nil, nil
-	w.groups.open--
+	w.groups.open &^= 1 << i
 	if g.first < 0 {
 		return
 	}

@@ -51,7 +51,7 @@ func (w *worker) flushPort(q *portQueue) {
 	if q.ntx == 0 {
 		return
 	}
-	if w.groups.open > 0 {
+	if w.groups.open != 0 {
 		w.closeGroups(q)
 	}
 	staged := q.tx[:q.ntx]
