@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"culvert/bench/peer"
+	"culvert/bench/sample"
 	"culvert/bench/testbed"
 	"culvert/bench/xdpgen"
 )
@@ -121,18 +122,18 @@ func between(ctx context.Context, o Options, i *peer.Instance, gen *xdpgen.Gener
 			n, err := gen.Generated()
 			return Measurement{}, errors.Join(fmt.Errorf("of %d frames none arrived within %s, but %d others", n, firstFrame, c.Other), err)
 		}
-		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+		if err := sample.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return Measurement{}, err
 		}
 	}
-	if err := sleep(ctx, o.WarmUp); err != nil {
+	if err := sample.Sleep(ctx, o.WarmUp); err != nil {
 		return Measurement{}, err
 	}
 	before, err := read(i, gen, sink)
 	if err != nil {
 		return Measurement{}, err
 	}
-	if err := sleep(ctx, o.Duration); err != nil {
+	if err := sample.Sleep(ctx, o.Duration); err != nil {
 		return Measurement{}, err
 	}
 	after, err := read(i, gen, sink)
@@ -143,13 +144,4 @@ func between(ctx context.Context, o Options, i *peer.Instance, gen *xdpgen.Gener
 		return Measurement{}, errors.New("the generator came to its bounds within the measurement")
 	}
 	return after.since(before), nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

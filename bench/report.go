@@ -7,32 +7,21 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"culvert/bench/sample"
 )
 
 // Report is what a run found.
 type Report struct {
-	Started  time.Time     `json:"started"`
-	Machine  Machine       `json:"machine"`
-	Settings Settings      `json:"settings"`
-	Devices  []Summary     `json:"devices"`
-	Ratios   []Ratio       `json:"ratios"`
-	Rounds   []Measurement `json:"rounds"`
-}
-
-// Machine is where the run was.
-type Machine struct {
-	Kernel    string `json:"kernel"`
-	Processor string `json:"processor"`
-	Cores     int    `json:"cores"`
-	Commit    string `json:"commit,omitempty"`
+	Started  time.Time      `json:"started"`
+	Machine  sample.Machine `json:"machine"`
+	Settings Settings       `json:"settings"`
+	Devices  []Summary      `json:"devices"`
+	Ratios   []Ratio        `json:"ratios"`
+	Rounds   []Measurement  `json:"rounds"`
 }
 
 // Settings are the options that make runs comparable.
@@ -72,33 +61,12 @@ type Ratio struct {
 func newReport(o Options) *Report {
 	return &Report{
 		Started: time.Now().UTC().Truncate(time.Second),
-		Machine: machine(),
+		Machine: sample.ThisMachine(),
 		Settings: Settings{
 			Direction: o.Direction, Rounds: o.Rounds, Seconds: o.Duration.Seconds(), WarmUp: o.WarmUp.Seconds(),
 			FrameLen: o.FrameLen, Flows: o.Flows, GeneratorCPU: o.GeneratorCPU,
 		},
 	}
-}
-
-func machine() Machine {
-	m := Machine{Cores: runtime.NumCPU()}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		_, after, _ := strings.Cut(string(b), "model name")
-		line, _, _ := strings.Cut(after, "\n")
-		m.Processor = strings.TrimLeft(line, "\t :")
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				m.Commit = s.Value
-			}
-		}
-	}
-	return m
 }
 
 // Of is a device's summary.
@@ -112,7 +80,7 @@ func (r *Report) Of(device string) (Summary, bool) {
 
 // background is the median over all rounds.
 func (r *Report) background() float64 {
-	return median(column(r.Rounds, func(m Measurement) float64 { return m.Background }))
+	return sample.Median(sample.Column(r.Rounds, func(m Measurement) float64 { return m.Background }))
 }
 
 // WriteJSON writes the report to a file, making its directory.
@@ -146,7 +114,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		fmt.Fprintf(t, "%s / %s\t%.2f\t%.2f\t%.2f\t\n", x.Device, x.To, x.Median, x.Min, x.Max)
 	}
 	err = errors.Join(err, t.Flush())
-	if busy := r.background(); busy > quietCores {
+	if busy := r.background(); busy > sample.QuietCores {
 		fmt.Fprintf(t, "\nthe machine was not quiet: %.2f cores were busy before the rounds (median)\n", busy)
 	}
 	err = errors.Join(err, t.Flush())

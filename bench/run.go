@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"culvert/bench/peer"
+	"culvert/bench/sample"
 )
 
 // Run measures all devices, one after the other in every round. It stops at
@@ -33,7 +34,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 // measureOne builds a device and its testbed, measures it, and takes both down.
 func measureOne(ctx context.Context, o Options, d peer.Device) (m Measurement, err error) {
-	busy, err := awaitQuiet(ctx, o.Patience)
+	busy, err := sample.AwaitQuiet(ctx, o.Patience)
 	if err != nil {
 		return m, err
 	}

@@ -1,6 +1,10 @@
 package bench
 
-import "slices"
+import (
+	"slices"
+
+	"culvert/bench/sample"
+)
 
 // summarise fills Devices and Ratios from Rounds. The first device is compared
 // with all others.
@@ -23,14 +27,14 @@ func (r *Report) summarise() {
 }
 
 func summary(ms []Measurement) Summary {
-	mpps := column(ms, func(m Measurement) float64 { return m.Mpps })
+	mpps := sample.Column(ms, func(m Measurement) float64 { return m.Mpps })
 	s := Summary{
 		Device: ms[0].Device, Note: ms[0].Note,
-		Mpps: median(mpps), MinMpps: slices.Min(mpps), MaxMpps: slices.Max(mpps),
-		CoresBusy:   median(column(ms, func(m Measurement) float64 { return m.CoresBusy })),
-		DeviceCores: median(column(ms, func(m Measurement) float64 { return m.DeviceCores })),
-		Background:  median(column(ms, func(m Measurement) float64 { return m.Background })),
-		Nanos:       median(column(ms, func(m Measurement) float64 { return m.NanosPerPacket })),
+		Mpps: sample.Median(mpps), MinMpps: slices.Min(mpps), MaxMpps: slices.Max(mpps),
+		CoresBusy:   sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.CoresBusy })),
+		DeviceCores: sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.DeviceCores })),
+		Background:  sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.Background })),
+		Nanos:       sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.NanosPerPacket })),
 	}
 	if s.Mpps > 0 {
 		s.Spread = (s.MaxMpps - s.MinMpps) / s.Mpps
@@ -48,22 +52,7 @@ func ratio(a, b []Measurement) Ratio {
 	}
 	r := Ratio{Device: a[0].Device, To: b[0].Device}
 	if len(all) > 0 {
-		r.Median, r.Min, r.Max = median(all), slices.Min(all), slices.Max(all)
+		r.Median, r.Min, r.Max = sample.Median(all), slices.Min(all), slices.Max(all)
 	}
 	return r
-}
-
-func column(ms []Measurement, f func(Measurement) float64) []float64 {
-	values := make([]float64, len(ms))
-	for i, m := range ms {
-		values[i] = f(m)
-	}
-	return values
-}
-
-// median is the middle value, or the mean of the two in the middle. There must
-// be a value.
-func median(values []float64) float64 {
-	s := slices.Sorted(slices.Values(values))
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
+	"culvert/bench/sample"
 	"culvert/bench/testbed"
 )
 
@@ -77,7 +79,7 @@ func (b *bed) observe(ctx context.Context, o Options, m *Measurement) error {
 	if err != nil {
 		return err
 	}
-	err = sleep(ctx, time.Duration(o.WarmUp)*time.Second)
+	err = sample.Sleep(ctx, time.Duration(o.WarmUp)*time.Second)
 	if err == nil {
 		m.LongFrames, err = w.count()
 	}
@@ -88,7 +90,7 @@ func (b *bed) observe(ctx context.Context, o Options, m *Measurement) error {
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, time.Duration(o.Seconds)*time.Second); err != nil {
+	if err := sample.Sleep(ctx, time.Duration(o.Seconds)*time.Second); err != nil {
 		return err
 	}
 	after, err := b.read()
@@ -108,7 +110,7 @@ type reading struct {
 }
 
 func (b *bed) read() (r reading, err error) {
-	if r.machine, err = machineTime(); err != nil {
+	if r.machine, err = sample.Time(); err != nil {
 		return r, err
 	}
 	for _, a := range b.agents() {
@@ -128,7 +130,7 @@ func (r reading) fill(m *Measurement, before reading) {
 	took := r.at.Sub(before.at)
 	m.Seconds = took.Seconds()
 	m.CoresBusy = float64(r.machine-before.machine) / float64(took)
-	m.BusyFraction = m.CoresBusy / float64(cores)
+	m.BusyFraction = m.CoresBusy / float64(runtime.NumCPU())
 	m.AgentSeconds = (r.agents - before.agents).Seconds()
 	m.AgentCores = m.AgentSeconds / m.Seconds
 	m.FrameLen = r.traffic.means(before.traffic)
@@ -158,13 +160,4 @@ func since(after, before map[string]uint64) map[string]uint64 {
 		}
 	}
 	return added
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

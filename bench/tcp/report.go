@@ -12,12 +12,14 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"culvert/bench/sample"
 )
 
 // Report is what a run found.
 type Report struct {
 	Started      time.Time      `json:"started"`
-	Machine      Machine        `json:"machine"`
+	Machine      sample.Machine `json:"machine"`
 	Settings     Settings       `json:"settings"`
 	Rows         []Row          `json:"rows"`
 	NotAvailable []NotAvailable `json:"notAvailable,omitempty"`
@@ -47,7 +49,7 @@ func newReport(o Options) *Report {
 	for _, scenario := range o.Scenarios {
 		s.Scenarios = append(s.Scenarios, scenario.Name)
 	}
-	return &Report{Started: time.Now().UTC().Truncate(time.Second), Machine: machine(), Settings: s}
+	return &Report{Started: time.Now().UTC().Truncate(time.Second), Machine: sample.ThisMachine(), Settings: s}
 }
 
 // WriteJSON writes the report to a file, making its directory.
@@ -75,7 +77,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	for _, scenario := range s.Scenarios {
 		err = errors.Join(err, r.writeScenario(w, scenario))
 	}
-	if busy := r.background(); busy > quietCores {
+	if busy := r.background(); busy > sample.QuietCores {
 		_, noteErr := fmt.Fprintf(w, "\nthe machine was not quiet: %.2f cores were busy before the turns (median)\n", busy)
 		err = errors.Join(err, noteErr)
 	}

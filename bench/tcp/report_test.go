@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"culvert/bench/sample"
 )
 
 // sampleReport has three rounds of the kernel and of a pair that is half as
@@ -70,7 +72,7 @@ func TestMedian(t *testing.T) {
 		values []float64
 		want   float64
 	}{{[]float64{3}, 3}, {[]float64{4, 1}, 2.5}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 3, 2}, 2.5}} {
-		if got := median(c.values); got != c.want {
+		if got := sample.Median(c.values); got != c.want {
 			t.Errorf("median of %v is %g, want %g", c.values, got, c.want)
 		}
 	}

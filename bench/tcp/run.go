@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"culvert/bench/sample"
 )
 
 // Run measures all pairs of each scenario, one after the other in every round.
@@ -40,7 +42,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 // turn is one pair's part of a round. Its network is built for it and taken
 // down after it, so that no pair measures what another one has left or does.
 func (r *Report) turn(ctx context.Context, o Options, s Scenario, p Pair, round int) (err error) {
-	busy, err := awaitQuiet(ctx, o.Patience)
+	busy, err := sample.AwaitQuiet(ctx, o.Patience)
 	if err != nil {
 		return err
 	}

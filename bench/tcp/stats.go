@@ -1,6 +1,10 @@
 package tcp
 
-import "slices"
+import (
+	"slices"
+
+	"culvert/bench/sample"
+)
 
 // Row is one pair of a scenario over all rounds: its throughput with a number
 // of connections, or with none its latency.
@@ -75,11 +79,11 @@ func group[T any](all []T, of func(T) key) (map[key][]T, []key) {
 func throughputRow(ms []Measurement) Row {
 	row := Row{
 		Scenario: ms[0].Scenario, Pair: ms[0].Pair, Connections: ms[0].Connections,
-		Gbits:       spread(column(ms, func(m Measurement) float64 { return m.Gbits })),
-		Retransmits: median(column(ms, func(m Measurement) float64 { return float64(m.Retransmits) })),
-		CoresBusy:   median(column(ms, func(m Measurement) float64 { return m.CoresBusy })),
-		AgentCores:  median(column(ms, func(m Measurement) float64 { return m.AgentCores })),
-		FrameLen:    median(column(ms, func(m Measurement) float64 { return m.FrameLen[0] })),
+		Gbits:       spread(sample.Column(ms, func(m Measurement) float64 { return m.Gbits })),
+		Retransmits: sample.Median(sample.Column(ms, func(m Measurement) float64 { return float64(m.Retransmits) })),
+		CoresBusy:   sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.CoresBusy })),
+		AgentCores:  sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.AgentCores })),
+		FrameLen:    sample.Median(sample.Column(ms, func(m Measurement) float64 { return m.FrameLen[0] })),
 		Drops:       make(map[string]uint64),
 	}
 	for _, m := range ms {
@@ -93,7 +97,7 @@ func throughputRow(ms []Measurement) Row {
 func latencyRow(ls []Latency) Row {
 	row := Row{
 		Scenario: ls[0].Scenario, Pair: ls[0].Pair,
-		Micros: spread(column(ls, func(l Latency) float64 { return l.MeanMicros })),
+		Micros: spread(sample.Column(ls, func(l Latency) float64 { return l.MeanMicros })),
 	}
 	for _, l := range ls {
 		row.Lost += l.Sent - l.Received
@@ -139,24 +143,9 @@ func (r *Report) background() float64 {
 	if len(r.Measurements) == 0 {
 		return 0
 	}
-	return median(column(r.Measurements, func(m Measurement) float64 { return m.Background }))
-}
-
-func column[T any](all []T, f func(T) float64) []float64 {
-	values := make([]float64, len(all))
-	for i, x := range all {
-		values[i] = f(x)
-	}
-	return values
+	return sample.Median(sample.Column(r.Measurements, func(m Measurement) float64 { return m.Background }))
 }
 
 func spread(values []float64) *Spread {
-	return &Spread{median(values), slices.Min(values), slices.Max(values)}
-}
-
-// median is the middle value, or the mean of the two in the middle. There must
-// be a value.
-func median(values []float64) float64 {
-	s := slices.Sorted(slices.Values(values))
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+	return &Spread{sample.Median(values), slices.Min(values), slices.Max(values)}
 }

@@ -1,10 +1,11 @@
-package tcp
+package sample
 
 import (
 	"context"
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -12,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var cores = runtime.NumCPU()
-
 // Machine is where the run was.
 type Machine struct {
 	Kernel    string `json:"kernel"`
 	Processor string `json:"processor"`
 	Cores     int    `json:"cores"`
+	Commit    string `json:"commit,omitempty"`
 }
 
-func machine() Machine {
-	m := Machine{Cores: cores}
+// ThisMachine describes the machine and the build that runs on it.
+func ThisMachine() Machine {
+	m := Machine{Cores: runtime.NumCPU()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
@@ -32,12 +33,19 @@ func machine() Machine {
 		line, _, _ := strings.Cut(after, "\n")
 		m.Processor = strings.TrimLeft(line, "\t :")
 	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				m.Commit = s.Value
+			}
+		}
+	}
 	return m
 }
 
-// machineTime is the processor time of the whole machine except idle, waiting
+// Time is the processor time of the whole machine except idle, waiting
 // for disks, and what other virtual machines took (proc(5), /proc/stat).
-func machineTime() (time.Duration, error) {
+func Time() (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
@@ -60,14 +68,14 @@ func machineTime() (time.Duration, error) {
 	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
-// quietCores is the background up to which a machine counts as quiet.
-const quietCores = 0.1
+// QuietCores is the background up to which a machine counts as quiet.
+const QuietCores = 0.1
 
-// awaitQuiet waits until the machine is quiet, for at most the given time, and
+// AwaitQuiet waits until the machine is quiet, for at most the given time, and
 // returns its last background.
-func awaitQuiet(ctx context.Context, patience time.Duration) (busy float64, err error) {
+func AwaitQuiet(ctx context.Context, patience time.Duration) (busy float64, err error) {
 	for end := time.Now().Add(patience); ; {
-		if busy, err = background(ctx); err != nil || busy <= quietCores || time.Now().After(end) {
+		if busy, err = background(ctx); err != nil || busy <= QuietCores || time.Now().After(end) {
 			return busy, err
 		}
 	}
@@ -75,14 +83,24 @@ func awaitQuiet(ctx context.Context, patience time.Duration) (busy float64, err 
 
 // background is how many cores are busy without us.
 func background(ctx context.Context) (float64, error) {
-	before, err := machineTime()
+	before, err := Time()
 	if err != nil {
 		return 0, err
 	}
 	start := time.Now()
-	if err := sleep(ctx, 300*time.Millisecond); err != nil {
+	if err := Sleep(ctx, 300*time.Millisecond); err != nil {
 		return 0, err
 	}
-	after, err := machineTime()
+	after, err := Time()
 	return float64(after-before) / float64(time.Since(start)), err
+}
+
+// Sleep waits for d, or until ctx ends, and then says why it did.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
 }
