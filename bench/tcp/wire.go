@@ -76,7 +76,8 @@ func (t traffic) means(before traffic) (means [2]float64) {
 }
 
 // watch counts the frames that are longer than maxFrame on both uplinks, by
-// packet sockets. Where GRO merges what was received, only sent frames count.
+// packet sockets. Where GRO merges what was received, as culvertd makes it do, only
+// sent frames count.
 //
 // Frames that Culvert sends or takes by AF_XDP pass no packet socket: they are
 // seen at the other end, if the kernel is there, and in the mean of the
@@ -90,7 +91,7 @@ func (b *bed) startWatch() (w watch, err error) {
 			return nil, errors.Join(err, w.close())
 		}
 		err = n.space.Do(func() error {
-			fd, err := longFrames(link.Index, b.wire == MTUGRO)
+			fd, err := longFrames(link.Index, b.wire == MTUGRO || n.agent != nil)
 			if err == nil {
 				w = append(w, fd)
 			}

@@ -21,6 +21,7 @@ type uplink struct {
 	err   error     // why it is not taken
 	tried time.Time // when that was
 	deaf  error     // why its program was not told the node's address
+	slow  string    // why the kernel does not merge its segments, as it was logged
 }
 
 // holdAgain is how long an uplink that could not be taken is left alone.
@@ -110,7 +111,25 @@ func (a *Agent) hold(u *uplink) error {
 	a.mu.Unlock()
 	a.program.SetUplink(program.Uplink{Ifindex: l.Index, Name: l.Name, Port: h.port})
 	a.log.Info("uplink taken", "uplink", l.Name, "mode", h.mode, "queues", max(l.Queues, 1), "zerocopy", h.zeroCopy)
+	a.tellMerging(u)
 	return nil
+}
+
+// tellMerging tells why an uplink's bulk TCP comes in single segments, if it does
+// and could come merged. a.holding is held.
+func (a *Agent) tellMerging(u *uplink) {
+	m, ok := u.attach.(interface{ Merging() error })
+	if !ok {
+		return
+	}
+	why := ""
+	if err := m.Merging(); err != nil {
+		why = err.Error()
+	}
+	if why != "" && why != u.slow {
+		a.log.Warn("the kernel does not merge what this uplink receives: bulk TCP is slower", "uplink", u.link.Name, "cause", why)
+	}
+	u.slow = why
 }
 
 // release gives an uplink back to the kernel, the sockets before the program:
@@ -165,6 +184,7 @@ func (a *Agent) steer(all bool) {
 		a.mu.Lock()
 		u.deaf = err
 		a.mu.Unlock()
+		a.tellMerging(u)
 	}
 }
 

@@ -22,6 +22,8 @@ type Attachment struct {
 	uplink  bool
 	link    link.Link // nil once detached
 	ends    []xsk.Endpoint
+	gro     error        // why the device does not merge what it receives, if it does not
+	groWas  func() error // brings its setting back, nil if it is as it was
 }
 
 // AttachPod takes every frame that arrives at the host's end of a pod's veth, as
@@ -33,7 +35,8 @@ func (in *Intake) AttachPod(ifindex int, name string, index uint16, mac [6]byte)
 }
 
 // AttachUplink takes the datagrams to ends that arrive at a NIC, as port index, and
-// leaves everything else to the kernel. VLAN tags do not arrive: the kernel keeps
+// leaves everything else to the kernel, and makes the kernel merge what it can of
+// them; Merging says whether it does. VLAN tags do not arrive: the kernel keeps
 // them beside a frame. The device is one of the calling thread's network
 // namespace.
 func (in *Intake) AttachUplink(ifindex int, name string, index uint16, ends []xsk.Endpoint) (*Attachment, error) {
@@ -42,6 +45,7 @@ func (in *Intake) AttachUplink(ifindex int, name string, index uint16, ends []xs
 	if err != nil {
 		return nil, err
 	}
+	a.startGRO()
 	if err := a.SetEndpoints(ends); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -96,7 +100,9 @@ func (a *Attachment) SetEndpoints(ends []xsk.Endpoint) error {
 	if !a.uplink || a.link == nil {
 		return fmt.Errorf("intake: setting the endpoints of %s: it is no attached uplink", a.name)
 	}
-	return a.setEndpoints(ends)
+	err := a.setEndpoints(ends)
+	a.in.openTunnels()
+	return err
 }
 
 // setEndpoints is SetEndpoints with a.in.mu held.
@@ -153,7 +159,11 @@ func (a *Attachment) detach() error {
 	if !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)
 	}
-	if err := errors.Join(append(errs, a.setEndpoints(nil))...); err != nil {
+	errs = append(errs, a.setEndpoints(nil), a.stopGRO())
+	if a.uplink {
+		a.in.openTunnels()
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("intake: detaching from %s: %w", a.name, err)
 	}
 	return nil

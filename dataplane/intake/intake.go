@@ -46,9 +46,10 @@ type Intake struct {
 	veths  []int // near ends
 	queues []*Queue
 
-	mu     sync.Mutex
-	taken  map[*Attachment]struct{}
-	closed bool
+	mu      sync.Mutex
+	taken   map[*Attachment]struct{}
+	tunnels *tunnelPorts
+	closed  bool
 }
 
 // New makes an intake with the near ends of its veths in the network namespace of
@@ -81,6 +82,9 @@ func New(cfg Config) (*Intake, error) {
 }
 
 func (in *Intake) open(cfg *Config) (err error) {
+	if in.tunnels, err = newTunnelPorts(in.space); err != nil {
+		return err
+	}
 	for _, suffix := range []string{smallSuffix, bulkSuffix} {
 		index, err := makeVeth(in.name+suffix, cfg.Workers, in.space)
 		if err != nil {
@@ -122,6 +126,9 @@ func (in *Intake) Close() error {
 	}
 	if in.coll != nil {
 		in.coll.Close()
+	}
+	if in.tunnels != nil {
+		errs = append(errs, in.tunnels.close())
 	}
 	if err := errors.Join(append(errs, in.space.close())...); err != nil {
 		return fmt.Errorf("intake: closing: %w", err)
