@@ -179,7 +179,7 @@ func TestHotHelpersInline(t *testing.T) {
 // device, which copies each frame into a chunk and frees it; ns/packet does not.
 func BenchmarkPipeline(b *testing.B) {
 	for _, dir := range []string{"push", "pop"} {
-		for _, flows := range []int{1, 1000, 10000, 100000} {
+		for _, flows := range []int{1, 1000, 10000, 100000, 1000000} {
 			b.Run(fmt.Sprintf("%s/flows=%d", dir, flows), func(b *testing.B) {
 				w, q := hotNode(b, flows, dir == "pop")
 				b.ReportAllocs()

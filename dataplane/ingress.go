@@ -197,16 +197,21 @@ func checkInnerMACs(o *encap.Outer, v *fib.LocalVTEP) drop.Reason {
 	return drop.None
 }
 
-// lookup finds the frame's flow: the only table lookup of an established one.
-func (w *worker) lookup(rec *record) {
-	if !rec.live {
-		return
+// lookup finds the flows of the burst: the only table lookup of an established one.
+func (w *worker) lookup(recs []record) {
+	hashes, probes := w.hashes[:len(recs)], w.probes[:len(recs)]
+	for i := range recs {
+		hashes[i] = recs[i].info.Key.Hash() // of a frame that is gone, too: it is not looked at
 	}
-	rec.hash = rec.info.Key.Hash()
-	if rec.info.Flags&packet.Trackable == 0 {
-		return
-	}
-	if e, dir, ok := w.flows.Lookup(&rec.info.Key, rec.hash); ok {
-		rec.entry, rec.dir = e, dir
+	w.flows.Begin(hashes, probes)
+	for i := range recs {
+		rec := &recs[i]
+		rec.hash = hashes[i]
+		if !rec.live || rec.info.Flags&packet.Trackable == 0 {
+			continue
+		}
+		if e, dir, ok := w.flows.Finish(&rec.info.Key, rec.hash, probes[i]); ok {
+			rec.entry, rec.dir = e, dir
+		}
 	}
 }

@@ -41,6 +41,8 @@ type worker struct {
 	snap       *fib.Snapshot
 	burst      frame.Burst
 	recs       [frame.BurstSize]record
+	hashes     [frame.BurstSize]uint64 // of the records' keys
+	probes     [frame.BurstSize]flow.Probe
 	stage      stage
 	cur        int
 	budget     int         // exceptions still answered in this burst
@@ -260,10 +262,7 @@ func (w *worker) stages() (done bool) {
 		w.stage, w.cur = stageLookup, 0
 	}
 	if w.stage == stageLookup {
-		for i := w.cur; i < len(recs); i++ {
-			w.cur = i
-			w.lookup(&recs[i])
-		}
+		w.lookup(recs)
 		w.stage, w.cur = stageForward, 0
 	}
 	for i := w.cur; i < len(frames); i++ {

@@ -10,23 +10,49 @@ import (
 // It takes no lock and does not allocate. Only workers that are between two
 // calls of Quiesce may call it; others use Find.
 func (t *Table) Lookup(k *packet.Key, hash uint64) (e *Entry, dir Direction, ok bool) {
-	// Nineteen in twenty keys are behind the first tag that matches in their
-	// first bucket; search starts again for the others.
-	tag := tagOf(hash)
+	return t.Finish(k, hash, t.probe(hash))
+}
+
+// Probe is a lookup under way: the entry and direction that is likely, 0 for none.
+type Probe uint32
+
+// Begin begins the lookups of a burst, for Finish to end each: probes[i] is that of
+// hashes[i]. Most of a lookup in a large table is waiting for memory. Here the
+// processor waits for many cache lines at a time: the loops are so short that it
+// has begun dozens of rounds before the first line comes.
+func (t *Table) Begin(hashes []uint64, probes []Probe) {
+	probes = probes[:len(hashes)]
+	n := len(t.buckets)
+	for _, hash := range hashes {
+		t.buckets[home(hash, n)].tags.Load()
+	}
+	for i, hash := range hashes {
+		probes[i] = t.probe(hash)
+	}
+	for _, p := range probes {
+		e := &t.entries[p>>1]
+		e.half[p&1].seq.Load()
+		e.ctl.Load() // and what Touch counts in
+	}
+}
+
+// probe looks into the first bucket of a hash.
+func (t *Table) probe(hash uint64) Probe {
 	b := &t.buckets[home(hash, len(t.buckets))]
-	m := match(b.tags.Load(), tag)
+	m := match(b.tags.Load(), tagOf(hash))
 	if m == 0 {
-		if b.over.Load() == 0 {
-			return nil, Original, false
-		}
+		return 0
+	}
+	return Probe(b.refs[bits.TrailingZeros64(m)/8&(slots-1)].Load())
+}
+
+// Finish is the rest of Lookup. Nineteen in twenty keys are behind the first tag that
+// matches in their first bucket; search starts again for the others.
+func (t *Table) Finish(k *packet.Key, hash uint64, p Probe) (e *Entry, dir Direction, ok bool) {
+	if e = &t.entries[p>>1]; p == 0 || !e.half[p&1].is(k) {
 		return t.search(k, hash)
 	}
-	ref := b.refs[bits.TrailingZeros64(m)/8&(slots-1)].Load()
-	e = &t.entries[ref>>1]
-	if !e.half[ref&1].is(k) {
-		return t.search(k, hash)
-	}
-	return e, Direction(ref & 1), true
+	return e, Direction(p & 1), true
 }
 
 // is reports whether h belongs to a flow in the table and has key k. A reader may
