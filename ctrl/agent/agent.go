@@ -125,8 +125,9 @@ func (a *Agent) prepare(workers int) (err error) {
 	return nil
 }
 
-// sizeWorkers is the number of workers: one for each queue of the narrowest
-// uplink, since worker w needs queue w of every port.
+// sizeWorkers is the number of workers: as configured, or one for each queue of the
+// narrowest uplink. With more of them than queues some receive nothing from the
+// wire but what the intake hands them, and send their frames there by packet socket.
 func (a *Agent) sizeWorkers() (int, error) {
 	queues := 0
 	for _, l := range a.underlay.Uplinks() {
@@ -137,13 +138,10 @@ func (a *Agent) sizeWorkers() (int, error) {
 			queues = l.Queues
 		}
 	}
-	queues = max(queues, 1)
-	if n := a.cfg.Workers; n > queues {
-		return 0, a.cfg.Errorf("workers", "%d workers need as many queues on every uplink, and there are %d; add queues with 'ethtool -L', or lower workers", n, queues)
-	} else if n > 0 {
+	if n := a.cfg.Workers; n > 0 {
 		return n, nil
 	}
-	return min(queues, runtime.GOMAXPROCS(0)), nil
+	return min(max(queues, 1), runtime.GOMAXPROCS(0)), nil
 }
 
 // podMTU is what pods get: as configured, or what the smallest uplink leaves.

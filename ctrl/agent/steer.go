@@ -178,6 +178,7 @@ func (a *Agent) addUplinkWithXDP(l underlay.Link, mode xsk.Mode) (held, error) {
 	}
 	spec := a.uplinkSpec(l, at.Mode())
 	sockets, open := a.opener(l.Index, l.Name, spec.Queues, a.cfg.XDP.ZeroCopy)
+	spec.Queues = max(spec.Queues, len(a.umems))
 	port, err := a.engine.AddPort(spec, a.besides(sockets, open, false, a.uplinkWay(l)))
 	if err != nil {
 		return held{}, errors.Join(err, at.Close())
