@@ -63,9 +63,13 @@ func (w *worker) verdict(rec *record) *fib.Adjacency {
 // resolve decides about the first packet of a flow, and again after a change of
 // the tables, and compiles the decision into the flow. It returns the adjacency
 // with drop.None, or the reason to refuse; the adjacency then is the one that
-// was found, if any.
+// was found, if any. A flow whose destination has left ends here.
 func (w *worker) resolve(rec *record) (*fib.Adjacency, drop.Reason) {
 	id, adj, r := decide(w.snap, w.in.port, rec)
+	if rec.entry != nil && (r == drop.NoRoute || r == drop.Blackhole || r == drop.Reject) {
+		w.flows.Drop(rec.entry)
+		rec.entry = nil
+	}
 	if r != drop.None || adj.Kind == fib.KindLocal || rec.info.Flags&packet.Trackable == 0 {
 		return adj, r
 	}

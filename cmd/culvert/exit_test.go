@@ -75,7 +75,6 @@ func TestExitCodes(t *testing.T) {
 		{"lab demo --mtu 0", nobody, 2, "-", "from 576 to 9000"},
 		{"lab demo --nodes two", nobody, 2, "-", "from 1 to 26"},
 		{"lab up --nodes 1 --peer flannel", nobody, 2, "-", "at least 2 nodes"},
-		{"flow watch --interval 1ns", ready, 2, "-", "10ms or more"},
 
 		{"status", notReady, 3, "not ready: uplink eth0 is down\n", "not ready"},
 		{"status --brief", notReady, 3, "worker-1 not ready: uplink eth0 is down\n", "not ready"},

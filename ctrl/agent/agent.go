@@ -38,6 +38,7 @@ type Agent struct {
 	log     *slog.Logger
 	version string
 	started time.Time
+	ending  chan struct{} // closed when Run is told to end
 
 	underlay *underlay.Watcher
 	engine   *dataplane.Engine
@@ -75,7 +76,7 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 // Run will start. On an error nothing is left behind.
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
-		cfg: cfg, log: log, version: version, started: time.Now(),
+		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
 		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
 	}
 	dir, ok := cfg.Dir()

@@ -3,11 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"culvert/ctrl/podlink"
 	"culvert/ctrl/pods"
 	"culvert/ctrl/program"
 	"culvert/dataplane"
+	"culvert/dataplane/flow"
 	"culvert/dataplane/frame"
 	"culvert/dataplane/tap"
 	"culvert/internal/packet"
@@ -123,7 +125,26 @@ func (a *Agent) Detach(rec pods.Record) error {
 		return nil
 	}
 	a.program.RemovePod(rec.HostName)
-	return p.close(a.engine)
+	err := p.close(a.engine)
+	a.forgetFlows(rec.Addrs)
+	return err
+}
+
+// forgetFlows ends the flows of a pod that is gone: the next pod with its address
+// begins anew. An agent that stops forgets them all.
+func (a *Agent) forgetFlows(addrs []netip.Addr) {
+	a.mu.Lock()
+	stopping := a.stopping
+	a.mu.Unlock()
+	if stopping {
+		return
+	}
+	for _, addr := range addrs {
+		pod := packet.AddrFrom(addr)
+		a.engine.FlowTable().Forget(func(v *flow.View) bool {
+			return v.Orig.Src == pod || v.Orig.Dst == pod || v.Reply.Src == pod || v.Reply.Dst == pod
+		})
+	}
 }
 
 // linkGone follows the removal of a device: a pod's, or none of our business.

@@ -33,6 +33,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(a.cfg.Errorf("listen", "%v; choose another HOST:PORT", err), socket.Close())
 	}
+	defer context.AfterFunc(ctx, func() { close(a.ending) })()
 	a.engine.Start()
 	g, ctx := errgroup.WithContext(ctx)
 	// Served from the start: who asks while pods are brought back hears just that.

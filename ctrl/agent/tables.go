@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"context"
 	"iter"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"culvert/ctrl/api"
 	"culvert/dataplane/flow"
@@ -90,6 +92,60 @@ func (a *Agent) FlushFlows(filter api.FlowFilter) (int, error) {
 		f := flowOf(v)
 		return filter.Match(&f)
 	}), nil
+}
+
+// watchEvery is how often the flow table is asked for events, and how old one gets.
+const watchEvery = 100 * time.Millisecond
+
+// WatchFlows implements apiserver.Backend.
+func (a *Agent) WatchFlows(ctx context.Context, filter api.FlowFilter, emit func([]api.FlowEvent) error) error {
+	w := a.engine.FlowTable().Watch()
+	defer w.Close()
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	buf := make([]flow.Event, 256)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.ending:
+			return nil
+		case <-tick.C:
+		}
+		for {
+			n, missed := w.Read(buf)
+			if err := emit(flowEvents(buf[:n], missed, &filter)); err != nil {
+				return err
+			}
+			if n < len(buf) {
+				break
+			}
+		}
+	}
+}
+
+// flowEvents are those that match, behind a note of those that were missed.
+func flowEvents(events []flow.Event, missed uint64, filter *api.FlowFilter) (out []api.FlowEvent) {
+	if missed > 0 {
+		out = append(out, api.FlowEvent{Event: api.FlowMissed, Missed: missed})
+	}
+	for i := range events {
+		e := &events[i]
+		v := api.FlowEvent{Event: api.FlowUpdate}
+		f := flowOf(&e.View)
+		if !filter.Match(&f) {
+			continue
+		}
+		v.Flow = &f
+		switch {
+		case e.Change == flow.Began:
+			v.Event = api.FlowNew
+		case e.Change.Ended():
+			v.Event, v.Reason = api.FlowDestroy, e.Change.String()
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 func flowOf(v *flow.View) api.Flow {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -114,10 +115,43 @@ func (c *Client) Post(ctx context.Context, path string, in, out any) error {
 	return c.do(ctx, http.MethodPost, path, body, out)
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body []byte, out any) error {
+// Watch asks for path and calls each with every line of the answer, which goes on
+// until ctx ends or each fails. The end of ctx is no error.
+func (c *Client) Watch(ctx context.Context, path string, each func(line []byte) error) error {
+	resp, err := c.request(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		data, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+		return answerError(resp.StatusCode, data)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if err := each(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return ended(ctx, fmt.Errorf("answer of culvertd to GET %s: %w", path, err))
+	}
+	return ended(ctx, &UnavailableError{Socket: c.socket, Err: errors.New("it has ended the answer")})
+}
+
+// ended is err, or nil when ctx has ended.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// request sends a request. The caller closes the answer's body.
+func (c *Client) request(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://culvert"+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("request to %s: %w", path, err)
+		return nil, fmt.Errorf("request to %s: %w", path, err)
 	}
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
@@ -126,9 +160,17 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 	if err != nil {
 		var down *UnavailableError
 		if errors.As(err, &down) {
-			return down
+			return nil, down
 		}
-		return fmt.Errorf("asking culvertd on %s: %w", c.socket, err)
+		return nil, fmt.Errorf("asking culvertd on %s: %w", c.socket, err)
+	}
+	return resp, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, body []byte, out any) error {
+	resp, err := c.request(ctx, method, path, body)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))

@@ -44,6 +44,24 @@ type Tuple struct {
 	Bytes   uint64 `json:"bytes"`
 }
 
+// What happened to a flow, as 'conntrack -E' has it.
+const (
+	FlowNew     = "NEW"
+	FlowUpdate  = "UPDATE"
+	FlowDestroy = "DESTROY"
+	// FlowMissed is no event: so many came faster than they were read.
+	FlowMissed = "MISSED"
+)
+
+// FlowEvent is a line of GET /v1/flows/watch, which goes on until the client hangs up.
+type FlowEvent struct {
+	Event string `json:"event"`
+	// Reason is why a flow ended: expired, evicted, flushed or unroutable.
+	Reason string `json:"reason,omitempty"`
+	Flow   *Flow  `json:"flow,omitempty"` // as it was at the event
+	Missed uint64 `json:"missed,omitempty"`
+}
+
 // FlowFilter selects flows; a zero field selects all. Src and Dst are of the
 // original direction, Addr matches either end in either direction.
 type FlowFilter struct {

@@ -31,6 +31,9 @@ type Backend interface {
 	Pods() []api.Pod
 	// FlushFlows forgets the flows that match and says how many there were.
 	FlushFlows(filter api.FlowFilter) (int, error)
+	// WatchFlows emits what happens to flows that match, until ctx ends, which is no
+	// error, or emit fails. It emits at least once a second, be it nothing.
+	WatchFlows(ctx context.Context, filter api.FlowFilter, emit func([]api.FlowEvent) error) error
 	Drops() []api.Drop
 	Config() api.ConfigView
 	// Trace is a dry run: it sends nothing and keeps no flow.

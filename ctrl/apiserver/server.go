@@ -37,19 +37,12 @@ func Handler(b Backend) http.Handler {
 		}
 		answer(w)(b.RouteGet(addr.Unmap()))
 	})
-	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, r *http.Request) {
-		query, err := url.ParseQuery(r.URL.RawQuery) // URL.Query leaves out what is malformed
-		if err != nil {
-			fail(w, api.Invalid("query: %v", err))
-			return
-		}
-		filter, err := api.ParseFlowFilter(query)
-		if err != nil {
-			fail(w, api.Invalid("%v", err))
-			return
-		}
+	mux.HandleFunc("GET /v1/flows", filtered(func(w http.ResponseWriter, _ *http.Request, filter api.FlowFilter) {
 		stream(w, b.Flows(filter))
-	})
+	}))
+	mux.HandleFunc("GET /v1/flows/watch", filtered(func(w http.ResponseWriter, r *http.Request, filter api.FlowFilter) {
+		watch(w, func(emit func([]api.FlowEvent) error) error { return b.WatchFlows(r.Context(), filter, emit) })
+	}))
 	mux.HandleFunc("POST /v1/flows/flush", post(func(_ *http.Request, filter api.FlowFilter) (any, error) {
 		if err := filter.Check(); err != nil {
 			return nil, api.Invalid("%v", err)
@@ -78,6 +71,38 @@ func withArrays(s api.Status) api.Status {
 		s.Uplinks = []api.Uplink{}
 	}
 	return s
+}
+
+// filtered hands the query's filter on.
+func filtered(do func(http.ResponseWriter, *http.Request, api.FlowFilter)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.ParseQuery(r.URL.RawQuery) // URL.Query leaves out what is malformed
+		if err != nil {
+			fail(w, api.Invalid("query: %v", err))
+			return
+		}
+		filter, err := api.ParseFlowFilter(query)
+		if err != nil {
+			fail(w, api.Invalid("%v", err))
+			return
+		}
+		do(w, r, filter)
+	}
+}
+
+// watch answers with a line of JSON for each value, as they come. Nobody can be told
+// of an error any more: the answer then ends.
+func watch[T any](w http.ResponseWriter, run func(emit func([]T) error) error) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out, enc := http.NewResponseController(w), json.NewEncoder(w)
+	_ = run(func(values []T) error {
+		for i := range values {
+			if err := enc.Encode(&values[i]); err != nil {
+				return err
+			}
+		}
+		return out.Flush()
+	})
 }
 
 // get answers with one value.

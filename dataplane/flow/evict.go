@@ -50,7 +50,7 @@ func (t *Table) kill(i uint32, want class) bool {
 		c := control(e.ctl.Load())
 		if c.dear() == want {
 			if e.ctl.CompareAndSwap(uint64(c), uint64(c|ctlDead)) {
-				t.remove(i)
+				t.remove(i, Evicted)
 				return true
 			}
 			continue

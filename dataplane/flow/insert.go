@@ -48,6 +48,9 @@ func (t *Table) Insert(orig, reply *packet.Key, now uint32) (e *Entry, dir Direc
 	t.stats.Len++
 	t.stats.States[c.counted()]++
 	t.stats.Inserts++
+	if c.counted() != None {
+		t.note(e, Began) // a TCP flow has no state before its first packet is accounted for: see relist
+	}
 	return e, Original, true
 }
 
@@ -97,8 +100,9 @@ func (t *Table) room() uint32 {
 }
 
 // remove takes entry i, which is marked dead, out of the table.
-func (t *Table) remove(i uint32) {
+func (t *Table) remove(i uint32, why Change) {
 	e := &t.entries[i]
+	t.note(e, why)
 	orig, reply := &e.half[Original].key, &e.half[Reply].key
 	t.unlink(orig.Hash(), i<<1|uint32(Original))
 	if *orig != *reply {

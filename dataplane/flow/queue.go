@@ -100,6 +100,13 @@ func (t *Table) relist(i uint32, was, is control) {
 	}
 	t.stats.States[was.counted()]--
 	t.stats.States[is.counted()]++
+	switch was.counted() {
+	case is.counted():
+	case None:
+		t.note(&t.entries[i], Began)
+	default:
+		t.note(&t.entries[i], Moved)
+	}
 	t.disarm(i)
 	t.arm(i, is.expiry())
 }

@@ -33,6 +33,8 @@ type Table struct {
 	wheel wheel
 	order [classes]queue
 	stats Stats
+
+	journal journal
 }
 
 // Stats are a table's counters. States and Len are of now, the others since
@@ -46,6 +48,7 @@ type Stats struct {
 	InsertFailures Failures
 	Expired        uint64
 	Flushed        uint64
+	Gone           uint64 // had nowhere to go any more
 	Evicted        Evictions
 	// Limbo is the number of deleted entries that wait for a worker.
 	Limbo int

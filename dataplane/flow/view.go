@@ -74,7 +74,13 @@ func (t *Table) Range(yield func(View) bool) {
 
 // Flush deletes the flows for which match is true, all of them when it is nil,
 // and returns how many. match may call the table's methods.
-func (t *Table) Flush(match func(*View) bool) (flushed int) {
+func (t *Table) Flush(match func(*View) bool) (flushed int) { return t.end(match, Flushed) }
+
+// Forget is Flush for flows that have nowhere to go any more.
+func (t *Table) Forget(match func(*View) bool) (gone int) { return t.end(match, Gone) }
+
+// end is Flush with a reason.
+func (t *Table) end(match func(*View) bool, why Change) (ended int) {
 	var batch [walkBatch]glance
 	for n, at := t.glances(1, batch[:]); at != 0; n, at = t.glances(at, batch[:]) {
 		hits := batch[:0]
@@ -83,13 +89,13 @@ func (t *Table) Flush(match func(*View) bool) (flushed int) {
 				hits = append(hits, batch[i])
 			}
 		}
-		flushed += t.flush(hits)
+		ended += t.endAll(hits, why)
 	}
-	return flushed
+	return ended
 }
 
-// flush deletes those of the flows that are still there.
-func (t *Table) flush(flows []glance) (flushed int) {
+// endAll deletes those of the flows that are still there.
+func (t *Table) endAll(flows []glance, why Change) (ended int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle()
@@ -99,10 +105,29 @@ func (t *Table) flush(flows []glance) (flushed int) {
 			continue
 		}
 		e.ctl.Or(uint64(ctlDead))
-		t.remove(flows[i].index)
-		flushed++
+		t.remove(flows[i].index, why)
+		ended++
 	}
-	t.stats.Flushed += uint64(flushed)
+	if why == Gone {
+		t.stats.Gone += uint64(ended)
+	} else {
+		t.stats.Flushed += uint64(ended)
+	}
 	t.reclaim()
-	return flushed
+	return ended
+}
+
+// Drop deletes the entry of a flow that has nowhere to go any more. A worker that
+// holds it may go on using it until it calls Quiesce.
+func (t *Table) Drop(e *Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.half[Original].seq.Load()&1 == 0 {
+		return // another worker was faster
+	}
+	t.settle()
+	e.ctl.Or(uint64(ctlDead))
+	t.remove(e.self, Gone)
+	t.stats.Gone++
+	t.reclaim()
 }

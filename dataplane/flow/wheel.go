@@ -107,7 +107,7 @@ func (t *Table) expire(i, now uint32) bool {
 			return false
 		}
 		if e.ctl.CompareAndSwap(uint64(c), uint64(c|ctlDead)) {
-			t.remove(i)
+			t.remove(i, Expired)
 			t.stats.Expired++
 			return true
 		}

@@ -22,6 +22,7 @@ type Agent struct {
 	PortList    []api.Port
 	RouteList   []api.Route
 	FlowList    []api.Flow
+	EventList   []api.FlowEvent
 	FDBList     []api.FDBEntry
 	Neighs      []api.Neighbour
 	PeerList    []api.Peer
@@ -174,6 +175,21 @@ func (a *Agent) FlushFlows(filter api.FlowFilter) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// WatchFlows emits what matches of EventList, then waits.
+func (a *Agent) WatchFlows(ctx context.Context, filter api.FlowFilter, emit func([]api.FlowEvent) error) error {
+	var events []api.FlowEvent
+	for _, e := range a.EventList {
+		if e.Flow == nil || filter.Match(e.Flow) {
+			events = append(events, e)
+		}
+	}
+	if err := emit(events); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // FDB is FDBList.
