@@ -369,6 +369,31 @@ func TestFullRingDropsAtTheEgressPort(t *testing.T) {
 	}
 }
 
+// A pod that takes nothing any more loses its own frames and nobody else's, from the
+// wire and from the node.
+func TestFullRingOfOnePodIsItsOwn(t *testing.T) {
+	n1, _ := pair(t)
+	stuck, fine := n1.pods["a"], n1.pods["c"]
+	stuck.dev.Limit.Store(1)
+	var frames [][]byte
+	for i := range uint16(frame.BurstSize / 2) {
+		for _, dst := range []string{ipA, ipC} {
+			frames = append(frames, kit.Frame(t, kit.Eth(nic2, nic1), kit.IP4(node2, node1), kit.UDP(40000, testPort), kit.VXLANHeader(testVNI),
+				kit.Eth(vtep2, vtep1), kit.IP4(ipB, dst), kit.UDP(1000+i, 80)))
+		}
+	}
+	n1.uplink.Inject(frames...)
+	n1.step()
+	if got := len(fine.dev.TakeSent()); got != frame.BurstSize/2 {
+		t.Errorf("%d frames reached the other pod, want %d", got, frame.BurstSize/2)
+	}
+	for _, d := range n1.e.Drops() {
+		if d.Port != "cva" || d.Reason != drop.TxRingFull || d.Packets != frame.BurstSize/2-1 {
+			t.Errorf("dropped: %+v", d)
+		}
+	}
+}
+
 // Removing a pod loses its own frames only and gives its chunks back.
 func TestRemovePort(t *testing.T) {
 	n1, _ := pair(t)
