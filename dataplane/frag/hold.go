@@ -22,7 +22,7 @@ func (t *Tracker) hold(i uint16, f *Fragment) Result {
 	for fits && p.held+chunks > t.cfg.Held/2 {
 		fits = t.evictOther(p.waits.first, i)
 	}
-	for fits && t.held+chunks > t.cfg.Held {
+	for fits && t.stats.Chunks+chunks > t.cfg.Held {
 		fits = t.evictOther(t.waits.first, i)
 	}
 	if !fits {
@@ -32,7 +32,7 @@ func (t *Tracker) hold(i uint16, f *Fragment) Result {
 	h := t.freeHold
 	t.freeHold = t.holds[h].next
 	t.holds[h] = hold{chunks: uint16(chunks), port: f.Port}
-	t.held += chunks
+	t.stats.Chunks += chunks
 	p.held += chunks
 	t.stats.Held++
 	if d.tail != 0 {
@@ -77,7 +77,7 @@ func (t *Tracker) abandon(i uint16, r drop.Reason) {
 // unhold no longer counts a frame as one that waits.
 func (t *Tracker) unhold(h Handle) {
 	n := int(t.holds[h].chunks)
-	t.held -= n
+	t.stats.Chunks -= n
 	t.ports[t.holds[h].port].held -= n
 	t.stats.Held--
 }

@@ -283,9 +283,9 @@ func (p *pairOf) counts() {
 		frames += len(d.held)
 	}
 	s := p.real.Stats()
-	if s.Datagrams != len(p.model.all) || s.Held != frames || p.real.held != p.model.held(-1) || len(p.frames) != frames {
+	if s.Datagrams != len(p.model.all) || s.Held != frames || s.Chunks != p.model.held(-1) || len(p.frames) != frames {
 		p.t.Fatalf("after fragment %d: %+v, %d chunks, %d handles; the model has %d datagrams, %d frames, %d chunks",
-			p.next, s, p.real.held, len(p.frames), len(p.model.all), frames, p.model.held(-1))
+			p.next, s, s.Chunks, len(p.frames), len(p.model.all), frames, p.model.held(-1))
 	}
 }
 

@@ -118,7 +118,6 @@ type Tracker struct {
 	ports     []perPort
 	holds     []hold // by handle
 	freeHold  Handle
-	held      int // chunks of frames that wait
 	dropped   chain
 	stats     Stats
 }
@@ -133,6 +132,7 @@ type perPort struct {
 type Stats struct {
 	Datagrams int    // known now
 	Held      int    // frames that wait now for the first fragment of their datagram
+	Chunks    int    // ... of which these are chunks
 	Evicted   uint64 // datagrams forgotten to make room for others
 	Expired   uint64 // ... of which not all fragments came in time
 }
