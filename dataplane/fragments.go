@@ -53,6 +53,13 @@ func (g *fragmentGauges) publish(s frag.Stats) {
 	g.expired.Store(s.Expired)
 }
 
+func (g *fragmentGauges) read() FragmentStats {
+	return FragmentStats{
+		Datagrams: int(g.datagrams.Load()), Held: int(g.held.Load()),
+		Evicted: g.evicted.Load(), Expired: g.expired.Load(),
+	}
+}
+
 func (fs *fragments) init(pool *frame.Pool) (err error) {
 	held := max(min(maxHeld, pool.Chunks()/heldShare), 2)
 	fs.tracker, err = frag.New(frag.Config{
