@@ -6,6 +6,7 @@
 //	rx        worker.go     a burst from one port's device; the worker owns the frames from here
 //	identify  intake.go     whose frame it is that came by the intake
 //	ingress   ingress.go    pop the tunnel (uplinks), parse once into a record
+//	follow    fragments.go  fragments get the key of their datagram's flow, or wait for the first
 //	lookup    ingress.go    the one table lookup of an established flow
 //	resolve   resolve.go    first packet of a flow only: anti-spoof → FIB → adjacency → new flow
 //	rewrite   rewrite.go    TTL, then push the adjacency's header template into the headroom

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"culvert/dataplane/flow"
+	"culvert/dataplane/frag"
 	"culvert/dataplane/frame"
 	"culvert/encap"
 	"culvert/fib"
@@ -23,6 +24,9 @@ type record struct {
 	live bool // the worker still owns the frame
 	// popped is the number of bytes of tunnel headers that were in front.
 	popped uint16
+	// held is the first of the frames that have waited for this one, the first
+	// fragment of their datagram.
+	held frag.Handle
 	// in is the ingress port's queue of a frame that came by the intake.
 	in *portQueue
 }
@@ -30,7 +34,7 @@ type record struct {
 // ingress parses a received frame into its record. Afterwards the frame's first
 // byte is that of the pod's own Ethernet header, tunnel headers popped.
 func (w *worker) ingress(f *frame.Frame, rec *record) {
-	rec.live, rec.entry, rec.popped = true, nil, 0
+	rec.live, rec.entry, rec.popped, rec.held = true, nil, 0, 0
 	if w.shared && !w.identify(f, rec) {
 		return
 	}
@@ -43,6 +47,9 @@ func (w *worker) ingress(f *frame.Frame, rec *record) {
 	}
 	if f.SegSize != 0 && rec.live {
 		w.admitBig(f, rec)
+	}
+	if rec.info.Flags&packet.Fragment != 0 && rec.live {
+		w.follow(f, rec)
 	}
 }
 

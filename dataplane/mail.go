@@ -105,6 +105,7 @@ func (w *worker) detach(q *portQueue) {
 		if w.ports[q.port.index] == q {
 			w.ports[q.port.index] = nil
 		}
+		w.forgetFragments(q.port.index)
 		q.publish()
 		w.shareFill()
 	})
@@ -161,7 +162,7 @@ func (w *worker) lost() error {
 // worker holds no burst.
 func (w *worker) checkLeaks() error {
 	var held int
-	w.do(func() { held = w.pool.Held(frame.OwnerWorker) })
+	w.do(func() { held = w.pool.Held(frame.OwnerWorker) - w.frags.chunks() })
 	if held != 0 {
 		return fmt.Errorf("worker %d: %d chunks are neither free nor with a device", w.id, held)
 	}

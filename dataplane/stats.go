@@ -39,6 +39,15 @@ type WorkerStats struct {
 	BurstFrames uint64
 	Sleeps      uint64 // times the worker waited for input
 	Big         BigFrames
+	Fragments   FragmentStats
+}
+
+// FragmentStats are what a worker knows of datagrams in fragments.
+type FragmentStats struct {
+	Datagrams int    // of which not all fragments have come
+	Held      int    // frames that wait for the first fragment of their datagram
+	Evicted   uint64 // datagrams forgotten to make room for others
+	Expired   uint64 // ... of which not all fragments came in time
 }
 
 // BigFrames counts frames that stand for many on a wire.
@@ -166,6 +175,7 @@ func (e *Engine) WorkerStats() []WorkerStats {
 			BurstFrames: w.gauges.burstFrames.Load(),
 			Sleeps:      w.gauges.sleeps.Load(),
 			Big:         BigFrames{w.gauges.whole.Load(), w.gauges.cut.Load(), w.gauges.merged.Load()},
+			Fragments:   w.frags.gauges.read(),
 		}
 		for i := range s.Bursts {
 			s.Bursts[i] = w.gauges.bursts[i].Load()

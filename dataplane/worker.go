@@ -52,6 +52,7 @@ type worker struct {
 	segmenter  packet.Segmenter
 	fragmenter packet.Fragmenter
 	groups     groups
+	frags      fragments
 	arena      []frame.Desc // continuation chunks of staged frames that were cut or merged
 
 	now       uint32 // seconds since the engine started, as the flow table counts
@@ -97,6 +98,9 @@ func newWorker(e *Engine, id int) (*worker, error) {
 	}
 	w := &worker{id: id, eng: e, pool: pool, flows: e.flows, ident: 1, started: time.Now()}
 	w.arena = make([]frame.Desc, 0, arenaSize)
+	if err := w.frags.init(pool); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
 	pool.SetReserve(pool.Chunks() / reserveShare)
 	if err := w.poll.open(e.cfg.Poll); err != nil {
 		return nil, errors.Join(err, pool.Close())
@@ -210,6 +214,7 @@ func (w *worker) tick(busy bool) {
 		}
 	}
 	w.now = w.eng.Now()
+	w.expireFragments()
 	if w.id == 0 {
 		w.flows.Sweep(w.now, sweepPerTick)
 	}
@@ -272,6 +277,9 @@ func (w *worker) stages() (done bool) {
 				w.in = recs[i].in
 			}
 			w.forward(&frames[i], &recs[i])
+			if recs[i].held != 0 {
+				w.forwardHeld(&frames[i], &recs[i])
+			}
 		}
 	}
 	w.cur = len(frames) // of none: what panics from here costs a frame's segments
@@ -305,6 +313,7 @@ func (w *worker) contain() {
 	} else {
 		bump(&w.in.counters.drops[drop.Bug], 1)
 	}
+	w.giveUpHeld(rec)
 	w.cur++
 }
 

@@ -40,7 +40,7 @@ func (a *Agent) Status() api.Status {
 		s.Workers = append(s.Workers, api.Worker{
 			ID: w.ID, Busy: w.BusyRatio, Frames: api.Frames{Free: w.FreeFrames, Total: w.TotalFrames},
 			Bursts: w.Bursts[:], BurstFrames: w.BurstFrames, Sleeps: w.Sleeps,
-			Big: api.BigFrames(w.Big),
+			Big: api.BigFrames(w.Big), Fragments: api.Fragments(w.Fragments),
 		})
 	}
 	a.uplinkStatus(&s)

@@ -69,6 +69,18 @@ type Worker struct {
 	// Sleeps is the number of times it waited for input.
 	Sleeps uint64    `json:"sleeps"`
 	Big    BigFrames `json:"big"`
+	// Fragments are the datagrams in fragments that it knows of.
+	Fragments Fragments `json:"fragments"`
+}
+
+// Fragments counts datagrams in fragments of which not all have come, the frames
+// that wait for the first one of theirs, and since the start those datagrams that were
+// forgotten to make room for others, or because the rest did not come in time.
+type Fragments struct {
+	Datagrams int    `json:"datagrams"`
+	Held      int    `json:"held"`
+	Evicted   uint64 `json:"evicted"`
+	Expired   uint64 `json:"expired"`
 }
 
 // BigFrames counts frames that stand for many on a wire: those that left as they

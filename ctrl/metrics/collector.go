@@ -36,6 +36,9 @@ var (
 	burstSize  = describe("worker_burst_size", "Frames a worker received at once.", "worker")
 	sleeps     = describe("worker_sleeps_total", "Times a worker waited for input.", "worker")
 	bigFrames  = describe("worker_big_frames_total", "Frames that stand for many on a wire, and what was done: passed on whole, cut, or merged from segments.", "worker", "done")
+	datagrams  = describe("worker_fragmented_datagrams", "Datagrams in fragments of which not all have come.", "worker")
+	heldFrags  = describe("worker_held_fragments", "Fragments that wait for the first one of their datagram.", "worker")
+	lostFrags  = describe("worker_fragmented_datagrams_forgotten_total", "Datagrams in fragments that were forgotten before all had come: to make room for others (evicted), or because they did not come in time (expired).", "worker", "why")
 	freeFrames = describe("umem_free_frames", "Frames of a worker's memory that nobody holds.", "worker")
 	allFrames  = describe("umem_frames", "Frames of a worker's memory.", "worker")
 )
@@ -44,7 +47,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails,
-		routes, peers, pods, ready, stale, busy, burstSize, sleeps, bigFrames, freeFrames, allFrames,
+		routes, peers, pods, ready, stale, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
 	} {
 		ch <- d
 	}
@@ -121,6 +124,10 @@ func collectWorker(ch chan<- prometheus.Metric, w *api.Worker) {
 	counter(ch, bigFrames, w.Big.Whole, id, "whole")
 	counter(ch, bigFrames, w.Big.Cut, id, "cut")
 	counter(ch, bigFrames, w.Big.Merged, id, "merged")
+	gauge(ch, datagrams, float64(w.Fragments.Datagrams), id)
+	gauge(ch, heldFrags, float64(w.Fragments.Held), id)
+	counter(ch, lostFrags, w.Fragments.Evicted, id, "evicted")
+	counter(ch, lostFrags, w.Fragments.Expired, id, "expired")
 	count, buckets := uint64(0), make(map[float64]uint64, len(w.Bursts))
 	for i, n := range w.Bursts {
 		count += n

@@ -92,6 +92,16 @@ culvert_worker_burst_size_count{worker="0"} 21
 # HELP culvert_worker_busy_ratio Part of the last second that a worker had frames to handle.
 # TYPE culvert_worker_busy_ratio gauge
 culvert_worker_busy_ratio{worker="0"} 0.25
+# HELP culvert_worker_fragmented_datagrams Datagrams in fragments of which not all have come.
+# TYPE culvert_worker_fragmented_datagrams gauge
+culvert_worker_fragmented_datagrams{worker="0"} 6
+# HELP culvert_worker_fragmented_datagrams_forgotten_total Datagrams in fragments that were forgotten before all had come: to make room for others (evicted), or because they did not come in time (expired).
+# TYPE culvert_worker_fragmented_datagrams_forgotten_total counter
+culvert_worker_fragmented_datagrams_forgotten_total{why="evicted",worker="0"} 9
+culvert_worker_fragmented_datagrams_forgotten_total{why="expired",worker="0"} 8
+# HELP culvert_worker_held_fragments Fragments that wait for the first one of their datagram.
+# TYPE culvert_worker_held_fragments gauge
+culvert_worker_held_fragments{worker="0"} 2
 # HELP culvert_worker_sleeps_total Times a worker waited for input.
 # TYPE culvert_worker_sleeps_total counter
 culvert_worker_sleeps_total{worker="0"} 7

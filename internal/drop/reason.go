@@ -58,6 +58,16 @@ const (
 	FlowTableFull
 	PortGone
 
+	// Fragments, which follow the first of their datagram.
+	FragmentTiny
+	FragmentLength
+	FragmentOversize
+	FragmentEnd
+	FragmentOverlap
+	FragmentDuplicate
+	FragmentOrphan
+	FragmentTableFull
+
 	// Responders.
 	ARPIgnored
 	ARPInvalid
@@ -130,6 +140,15 @@ var texts = [Count]text{
 	TooBig:               {"too_big", "the packet exceeds the path's MTU and may not be fragmented", "the sender got ICMP fragmentation needed; check that it accepts it"},
 	FlowTableFull:        {"flow_table_full", "no flow could be evicted to make room for a new one", "raise flows.capacity"},
 	PortGone:             {"port_gone", "the egress port was removed while the frame was on its way", "expected while a pod is deleted"},
+
+	FragmentTiny:      {"fragment_tiny", "a first fragment ends inside its transport header, or another begins inside the TCP header (RFC 1858, RFC 3128, RFC 7112)", "nobody but an attacker makes such fragments; capture the port"},
+	FragmentLength:    {"fragment_length", "a fragment is empty, or not the last and no multiple of 8 bytes long (RFC 791 3.2, RFC 8200 4.5)", "a broken or hostile sender; capture the port"},
+	FragmentOversize:  {"fragment_oversize", "the fragment ends beyond the 65,535 bytes of the longest packet: the ping of death", "a hostile sender; capture the port"},
+	FragmentEnd:       {"fragment_end", "the fragments of a datagram do not agree on where it ends", "a broken or hostile sender, or one that uses identifications again too soon; capture the port"},
+	FragmentOverlap:   {"fragment_overlap", "fragments of a datagram overlap: what is left of it is dropped (RFC 5722)", "a hostile sender, or one that uses identifications again too soon; capture the port"},
+	FragmentDuplicate: {"fragment_duplicate", "a fragment brings only bytes that other fragments of its datagram have brought before", "the network duplicates packets, or the sender uses identifications again too soon"},
+	FragmentOrphan:    {"fragment_orphan", "the first fragment of the datagram, which has the ports, did not come within 30 seconds (IPv6: 60)", "fragments get lost on the way, or those of one datagram arrive at different queues of a NIC; lower the sender's MTU"},
+	FragmentTableFull: {"fragment_table_full", "too many datagrams are in fragments at once, or too many fragments came before the first of their datagram", "a flood of fragments; see 'culvert drops' for the port that it comes by"},
 
 	ARPIgnored:      {"arp_ignored", "an ARP packet that is no request for an address behind the gateway", "expected for gratuitous ARP"},
 	ARPInvalid:      {"arp_invalid", "an ARP packet with wrong lengths or a forged sender", "a broken or hostile sender; capture the port"},

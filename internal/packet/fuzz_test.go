@@ -33,6 +33,11 @@ func checkInfo(t *testing.T, b []byte, total int, info *packet.Info) {
 		t.Fatalf("flags %#x", info.Flags)
 	case info.Flags&packet.Fragment == 0 && info.L4 == 0:
 		t.Fatal("no transport header, but no fragment")
+	case info.Flags&packet.Fragment != 0:
+		p := packet.PieceOf(b, info)
+		if p.Offset+p.Len > 65535 || p.Len > info.L3Len || p.More && p.Len%8 != 0 || (p.Offset == 0) != info.Has(packet.FirstFragment) {
+			t.Fatalf("fragment %+v of a packet of %d bytes, flags %#x", p, info.L3Len, info.Flags)
+		}
 	}
 }
 

@@ -19,7 +19,8 @@ const (
 	NoChecksum
 	// Options: IPv4 options, or IPv6 extension headers other than Fragment.
 	Options
-	// ICMPError and ICMPEcho: an ICMP or ICMPv6 error; an echo request or reply.
+	// ICMPError and ICMPEcho: an ICMP or ICMPv6 error; an echo request or reply
+	// that is no fragment.
 	ICMPError
 	ICMPEcho
 	// Trackable: a flow can be kept for the packet's Key. ICMP errors and

@@ -12,7 +12,7 @@ import (
 //
 // The two ports are those of TCP, UDP and SCTP. For an ICMP echo both are the
 // identifier, so that request and reply are each other's Reverse. For
-// fragments, the first one too, and for every other protocol both are 0.
+// fragments but the first, and for every other protocol, both are 0.
 type Key struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16

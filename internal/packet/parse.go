@@ -179,24 +179,19 @@ func checkSource4(first byte) drop.Reason {
 	return drop.None
 }
 
-// fragment4 handles a fragment: no ports, and for the first one the transport
-// header's offset.
+// fragment4 handles a fragment: for the first one ports and the transport header's
+// offset, for the others neither.
 func fragment4(b []byte, frag uint16, l4, l4len int, info *Info) drop.Reason {
 	info.Flags |= Fragment | Trackable
 	offset := int(frag&IPv4OffsetMask) * 8
-	// A reassembled packet is no longer than 65535 bytes: the ping of death.
-	if offset+l4len > 0xffff-IPv4Len {
-		return drop.IPLength
-	}
-	// Every fragment but the last holds a multiple of 8 bytes (RFC 791 3.2).
-	if frag&IPv4MF != 0 && (l4len == 0 || l4len%8 != 0) {
-		return drop.IPLength
+	if r := checkFragment(offset, l4len, 0xffff-IPv4Len, frag&IPv4MF != 0); r != drop.None {
+		return r
 	}
 	if offset != 0 {
 		// Nothing but an attack puts a fragment inside the TCP header to
 		// overwrite its flags (RFC 1858 4, RFC 3128).
 		if info.Proto == ProtoTCP && offset < TCPLen-4 {
-			return drop.L4Invalid
+			return drop.FragmentTiny
 		}
 		return drop.None
 	}
@@ -204,34 +199,82 @@ func fragment4(b []byte, frag uint16, l4, l4len int, info *Info) drop.Reason {
 	return fragmentFirst(b, l4, l4len, info)
 }
 
-// fragmentFirst notes where the transport header is. One that is cut short is
-// the tiny fragment attack (RFC 1858 3.1, RFC 7112 5).
-func fragmentFirst(b []byte, l4, l4len int, info *Info) drop.Reason {
-	n := 0
-	switch info.Proto {
-	case ProtoTCP:
-		n = TCPLen
-	case ProtoUDP:
-		n = UDPLen
-	case ProtoICMP, ProtoICMPv6:
-		n = ICMPLen
-	case ProtoSCTP:
-		n = SCTPLen
+// checkFragment checks a fragment's place in its datagram, in bytes. most is the
+// length of the longest payload of a datagram: beyond it is the ping of death.
+func checkFragment(offset, n, most int, more bool) drop.Reason {
+	if offset+n > most {
+		return drop.FragmentOversize
 	}
-	if l4len < n || len(b) < l4+n {
-		return drop.L4Truncated
+	// Every fragment but the last holds a multiple of 8 bytes (RFC 791 3.2,
+	// RFC 8200 4.5), and none is empty (ip_frag_queue of
+	// net/ipv4/ip_fragment.c).
+	if more && n%8 != 0 || n == 0 && (more || offset != 0) {
+		return drop.FragmentLength
+	}
+	return drop.None
+}
+
+// fragmentFirst reads the transport header, which must be in the fragment as a
+// whole: one that is cut short is the tiny fragment attack (RFC 1858 3.1, RFC 7112 5).
+// Nothing is said of what needs the rest of the datagram: lengths, checksums.
+func fragmentFirst(b []byte, l4, l4len int, info *Info) drop.Reason {
+	h := b[min(l4, len(b)):min(l4+l4len, len(b))]
+	n := headerLen(info.Proto, h)
+	if len(h) < n {
+		return drop.FragmentTiny
 	}
 	info.L4 = uint16(l4)
 	info.Payload = uint16(l4 + n)
 	switch info.Proto {
 	case ProtoTCP:
-		info.TCPFlags = b[l4+tcpFlags]
-	case ProtoICMP, ProtoICMPv6:
-		info.ICMPType, info.ICMPCode = b[l4], b[l4+1]
-		if isICMPError(info.Proto, b[l4]) {
-			info.Flags |= ICMPError
-			info.Flags &^= Trackable
+		if n < TCPLen {
+			return drop.L4Invalid
 		}
+		info.TCPFlags = h[tcpFlags]
+	case ProtoUDP, ProtoSCTP:
+	case ProtoICMP, ProtoICMPv6:
+		firstICMP(h, info)
+		return drop.None
+	default:
+		return drop.None
 	}
+	info.Key.SrcPort = binary.BigEndian.Uint16(h)
+	info.Key.DstPort = binary.BigEndian.Uint16(h[2:])
 	return drop.None
+}
+
+// headerLen is the length of the transport header h, which may be cut short: in
+// bytes, 0 of protocols that Parse does not know.
+func headerLen(proto uint8, h []byte) int {
+	switch proto {
+	case ProtoTCP:
+		if len(h) < TCPLen {
+			return TCPLen
+		}
+		return int(h[tcpOffset]>>4) * 4
+	case ProtoUDP:
+		return UDPLen
+	case ProtoICMP, ProtoICMPv6:
+		return ICMPLen
+	case ProtoSCTP:
+		return SCTPLen
+	}
+	return 0
+}
+
+// firstICMP is parseICMP for a first fragment.
+func firstICMP(h []byte, info *Info) {
+	info.ICMPType, info.ICMPCode = h[0], h[1]
+	if info.Proto == ProtoICMP != (info.Flags&V4 != 0) {
+		return // of the other family: a protocol like any other
+	}
+	info.Flags &^= Trackable
+	switch {
+	case isICMPEcho(info.Proto, h[0]):
+		id := binary.BigEndian.Uint16(h[4:])
+		info.Key.SrcPort, info.Key.DstPort = id, id
+		info.Flags |= Trackable // ICMPEcho is for those that can be answered
+	case isICMPError(info.Proto, h[0]):
+		info.Flags |= ICMPError
+	}
 }

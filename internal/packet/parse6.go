@@ -84,8 +84,11 @@ func extensions6(b []byte, off int, info *Info) (l4, frag int, r drop.Reason) {
 		default:
 			return off, frag, drop.None
 		}
-		if i == maxExtensions || len(b) < off+n {
+		if i == maxExtensions {
 			return off, frag, drop.IPv6HeaderInvalid
+		}
+		if len(b) < off+n {
+			return off, frag, cutShort(frag)
 		}
 		switch info.Proto {
 		case ProtoFragment:
@@ -111,7 +114,7 @@ func extensions6(b []byte, off int, info *Info) (l4, frag int, r drop.Reason) {
 			n = (int(b[off+1]) + 1) * 8
 		}
 		if len(b) < off+n {
-			return off, frag, drop.IPv6HeaderInvalid
+			return off, frag, cutShort(frag)
 		}
 		info.Flags |= Options
 		info.Proto = b[off]
@@ -119,18 +122,28 @@ func extensions6(b []byte, off int, info *Info) (l4, frag int, r drop.Reason) {
 	}
 }
 
+// cutShort is the reason for an extension header that runs past the packet. Behind
+// a fragment header it may run on in another fragment, which RFC 7112 5 forbids.
+func cutShort(frag int) drop.Reason {
+	if frag == notFragment {
+		return drop.IPv6HeaderInvalid
+	}
+	return drop.FragmentTiny
+}
+
 // fragment6 is fragment4's twin; frag is offset<<3 | M (RFC 8200 4.5). An atomic
-// fragment (RFC 6946), offset 0 and no more, is a fragment here, too.
+// fragment (RFC 6946), offset 0 and no more, is a fragment here, too, which has
+// ports as the unfragmented packet.
 func fragment6(b []byte, frag, l4, l4len int, info *Info) drop.Reason {
 	info.Flags |= Fragment | Trackable
 	offset := frag &^ 7
-	if offset+l4len > 0xffff {
-		return drop.IPLength
-	}
-	if frag&1 != 0 && (l4len == 0 || l4len%8 != 0) {
-		return drop.IPLength
+	if r := checkFragment(offset, l4len, 0xffff, frag&1 != 0); r != drop.None {
+		return r
 	}
 	if offset != 0 {
+		if info.Proto == ProtoTCP && offset < TCPLen-4 {
+			return drop.FragmentTiny
+		}
 		return drop.None
 	}
 	info.Flags |= FirstFragment

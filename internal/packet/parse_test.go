@@ -3,6 +3,8 @@ package packet_test
 import (
 	"testing"
 
+	"github.com/google/gopacket/layers"
+
 	"culvert/internal/drop"
 	"culvert/internal/packet"
 	"culvert/internal/pkttest"
@@ -76,7 +78,7 @@ func TestParseFields(t *testing.T) {
 			packet.Info{Key: key(key6, 17, 1, 2), L3: 14, L4: 78, Payload: 86, L3Len: 72,
 				Flags: packet.V6 | packet.DF | packet.Trackable | packet.Options}},
 		{"fragment 6, first", v6(pkttest.Ext(44, 0, 0, 0, 1, 0, 0, 0, 9), pkttest.UDP(1, 2), pkttest.Payload(8)),
-			packet.Info{Key: key(key6, 17, 0, 0), L3: 14, L4: 62, Payload: 70, L3Len: 64,
+			packet.Info{Key: key(key6, 17, 1, 2), L3: 14, L4: 62, Payload: 70, L3Len: 64,
 				Flags: packet.V6 | packet.DF | packet.Trackable | packet.Fragment | packet.FirstFragment}},
 		{"fragment 6, other", v6(pkttest.Ext(44, 17, 0, 0, 8, 0, 0, 0, 9), pkttest.Payload(5)),
 			packet.Info{Key: key(key6, 17, 0, 0), L3: 14, Payload: 62, L3Len: 53,
@@ -113,24 +115,38 @@ func TestParseFragments4(t *testing.T) {
 			pkttest.IP4("10.1.0.2", "10.1.1.3", pkttest.Fragment(off, more), pkttest.Proto(proto)), pkttest.Payload(payload))
 	}
 	const base = packet.V4 | packet.Fragment | packet.Trackable
+	const first = base | packet.FirstFragment
+	icmp := func(typ byte) []byte { return pkttest.FixIP4(pkttest.Corrupt(frag(1, 0, true, 24), 34, typ, 0)) }
+	tcp := func(offset byte, n int) []byte { return pkttest.Corrupt(frag(6, 0, true, n), 34+12, offset) }
 	tests := []struct {
-		name   string
-		frame  []byte
-		reason drop.Reason
-		flags  packet.Flags
-		l4     uint16
+		name         string
+		frame        []byte
+		reason       drop.Reason
+		flags        packet.Flags
+		l4           uint16
+		sport, dport uint16
 	}{
-		{"first, TCP", frag(6, 0, true, 24), drop.None, base | packet.FirstFragment, 34},
-		{"first, UDP", frag(17, 0, true, 8), drop.None, base | packet.FirstFragment, 34},
-		{"middle", frag(17, 8, true, 16), drop.None, base, 0},
-		{"last, odd length", frag(17, 800, false, 3), drop.None, base, 0},
-		{"first of an ICMP error", pkttest.FixIP4(pkttest.Corrupt(frag(1, 0, true, 24), 34, 3, 4)), drop.None,
-			base&^packet.Trackable | packet.FirstFragment | packet.ICMPError, 34},
-		{"tiny: no whole TCP header", frag(6, 0, true, 16), drop.L4Truncated, 0, 0},
-		{"inside the TCP header", frag(6, 8, false, 16), drop.L4Invalid, 0, 0},
-		{"middle, not a multiple of 8", frag(17, 8, true, 15), drop.IPLength, 0, 0},
-		{"middle, empty", frag(17, 8, true, 0), drop.IPLength, 0, 0},
-		{"ping of death", frag(1, 65528, false, 100), drop.IPLength, 0, 0},
+		{"first, TCP", tcp(0x60, 24), drop.None, first, 34, 1, 0x0203},
+		{"first, UDP", frag(17, 0, true, 8), drop.None, first, 34, 1, 0x0203},
+		{"first, SCTP", frag(132, 0, true, 16), drop.None, first, 34, 1, 0x0203},
+		{"first, GRE", frag(47, 0, true, 8), drop.None, first, 34, 0, 0},
+		{"first of an echo", icmp(8), drop.None, first, 34, 0x0405, 0x0405},
+		{"first of a timestamp", icmp(13), drop.None, first &^ packet.Trackable, 34, 0, 0},
+		{"first of an ICMP error", icmp(3), drop.None, first&^packet.Trackable | packet.ICMPError, 34, 0, 0},
+		{"first of ICMPv6 in IPv4", frag(58, 0, true, 8), drop.None, first, 34, 0, 0},
+		{"middle", frag(17, 8, true, 16), drop.None, base, 0, 0, 0},
+		{"last, odd length", frag(17, 800, false, 3), drop.None, base, 0, 0, 0},
+		{"behind the TCP header's fixed part", frag(6, 24, false, 16), drop.None, base, 0, 0, 0},
+		{"tiny: no whole TCP header", frag(6, 0, true, 16), drop.FragmentTiny, 0, 0, 0, 0},
+		{"first, empty", frag(17, 0, true, 0), drop.FragmentLength, 0, 0, 0, 0},
+		{"tiny: no whole SCTP header", frag(132, 0, true, 8), drop.FragmentTiny, 0, 0, 0, 0},
+		{"tiny: TCP options cut", tcp(0x70, 24), drop.FragmentTiny, 0, 0, 0, 0},
+		{"TCP data offset 4", tcp(0x40, 24), drop.L4Invalid, 0, 0, 0, 0},
+		{"inside the TCP header", frag(6, 8, false, 16), drop.FragmentTiny, 0, 0, 0, 0},
+		{"middle, not a multiple of 8", frag(17, 8, true, 15), drop.FragmentLength, 0, 0, 0, 0},
+		{"middle, empty", frag(17, 8, true, 0), drop.FragmentLength, 0, 0, 0, 0},
+		{"last, empty", frag(17, 8, false, 0), drop.FragmentLength, 0, 0, 0, 0},
+		{"ping of death", frag(1, 65528, false, 100), drop.FragmentOversize, 0, 0, 0, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -139,10 +155,56 @@ func TestParseFragments4(t *testing.T) {
 			if r != tt.reason {
 				t.Fatalf("reason %s, want %s", r, tt.reason)
 			}
-			if r == drop.None && (info.Flags != tt.flags || info.L4 != tt.l4 || info.Key.SrcPort != 0) {
-				t.Errorf("flags %#x, L4 %d, port %d; want %#x, %d, 0", info.Flags, info.L4, info.Key.SrcPort, tt.flags, tt.l4)
+			if r != drop.None {
+				return
+			}
+			if info.Flags != tt.flags || info.L4 != tt.l4 || info.Key.SrcPort != tt.sport || info.Key.DstPort != tt.dport {
+				t.Errorf("flags %#x, L4 %d, ports %#x, %#x; want %#x, %d, %#x, %#x", info.Flags, info.L4, info.Key.SrcPort, info.Key.DstPort,
+					tt.flags, tt.l4, tt.sport, tt.dport)
 			}
 		})
+	}
+}
+
+// Where a fragment belongs, whatever headers are in front.
+func TestPieceOf(t *testing.T) {
+	v4 := func(off int, more bool, n int, opts ...func(*layers.IPv4)) []byte {
+		opts = append(opts, pkttest.ID(0xabcd), pkttest.Fragment(off, more), pkttest.Proto(17))
+		return pkttest.Frame(t, pkttest.Eth(podMAC, gwMAC), pkttest.IP4("10.1.0.2", "10.1.1.3", opts...), pkttest.Payload(n))
+	}
+	v6 := func(ls ...pkttest.Layer) []byte {
+		return pkttest.Frame(t, append([]pkttest.Layer{pkttest.Eth(podMAC, gwMAC), pkttest.IP6("fd00::2", "fd00::3")}, ls...)...)
+	}
+	frag := func(next uint8, off uint16) pkttest.Layer {
+		return pkttest.Ext(44, next, 0, byte(off>>8), byte(off), 0xde, 0xad, 0xbe, 0xef)
+	}
+	hop := pkttest.Ext(0, 60, 0, 1, 4, 0, 0, 0, 0)
+	dst := func(next uint8) pkttest.Layer {
+		return pkttest.Ext(60, next, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	}
+	for name, tt := range map[string]struct {
+		frame []byte
+		want  packet.Piece
+	}{
+		"IPv4, first":                   {v4(0, true, 24), packet.Piece{ID: 0xabcd, Len: 24, More: true}},
+		"IPv4, last":                    {v4(65000, false, 3), packet.Piece{ID: 0xabcd, Offset: 65000, Len: 3}},
+		"IPv4, padded":                  {pkttest.Pad(v4(8, false, 3), 23), packet.Piece{ID: 0xabcd, Offset: 8, Len: 3}},
+		"IPv4, options":                 {v4(16, true, 8, pkttest.Option(7, 4, 0, 0)), packet.Piece{ID: 0xabcd, Offset: 16, Len: 8, More: true}},
+		"IPv6, first":                   {v6(frag(17, 1), pkttest.UDP(1, 2), pkttest.Payload(8)), packet.Piece{ID: 0xdeadbeef, Len: 16, More: true}},
+		"IPv6, last":                    {v6(frag(17, 1448), pkttest.Payload(5)), packet.Piece{ID: 0xdeadbeef, Offset: 1448, Len: 5}},
+		"IPv6, atomic":                  {v6(frag(17, 0), pkttest.UDP(1, 2), pkttest.Payload(5)), packet.Piece{ID: 0xdeadbeef, Len: 13}},
+		"IPv6, extensions in front":     {v6(hop, dst(44), frag(17, 9), pkttest.Payload(8)), packet.Piece{ID: 0xdeadbeef, Offset: 8, Len: 8, More: true}},
+		"IPv6, extensions in the first": {v6(frag(60, 1), dst(17), pkttest.UDP(1, 2)), packet.Piece{ID: 0xdeadbeef, Len: 24, More: true}},
+		"IPv6, AH in front":             {v6(pkttest.Ext(51, 44, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1), frag(17, 8), pkttest.Payload(3)), packet.Piece{ID: 0xdeadbeef, Offset: 8, Len: 3}},
+	} {
+		var info packet.Info
+		if r := packet.Parse(tt.frame, len(tt.frame), &info); r != drop.None || info.Flags&packet.Fragment == 0 {
+			t.Errorf("%s: %s, flags %#x", name, r, info.Flags)
+			continue
+		}
+		if got := packet.PieceOf(tt.frame, &info); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
 	}
 }
 
@@ -226,8 +288,12 @@ func TestParseReasons(t *testing.T) {
 		{"nine extensions", ext(append(nine, pkttest.UDP(1, 2))...), drop.IPv6HeaderInvalid},
 		{"two fragment headers", ext(pkttest.Ext(44, 0, 0, 0, 1, 0, 0, 0, 1), pkttest.Ext(44, 17, 0, 0, 1, 0, 0, 0, 1), pkttest.Payload(8)), drop.IPv6HeaderInvalid},
 		{"routing header type 0", ext(pkttest.Ext(43, append([]byte{0, 2, 0, 1}, make([]byte, 20)...)...), pkttest.UDP(1, 2)), drop.IPv6SourceRoute},
-		{"IPv6 fragment, odd length", ext(pkttest.Ext(44, 17, 0, 0, 9, 0, 0, 0, 1), pkttest.Payload(7)), drop.IPLength},
-		{"IPv6 fragment, too long", ext(pkttest.Ext(44, 17, 0, 0xff, 0xf8, 0, 0, 0, 1), pkttest.Payload(8)), drop.IPLength},
+		{"IPv6 fragment, odd length", ext(pkttest.Ext(44, 17, 0, 0, 9, 0, 0, 0, 1), pkttest.Payload(7)), drop.FragmentLength},
+		{"IPv6 fragment, empty", ext(pkttest.Ext(44, 17, 0, 0, 8, 0, 0, 0, 1)), drop.FragmentLength},
+		{"IPv6 fragment, too long", ext(pkttest.Ext(44, 17, 0, 0xff, 0xf8, 0, 0, 0, 1), pkttest.Payload(8)), drop.FragmentOversize},
+		{"IPv6 fragment in the TCP header", ext(pkttest.Ext(44, 6, 0, 0, 8, 0, 0, 0, 1), pkttest.Payload(8)), drop.FragmentTiny},
+		{"IPv6 fragment without the header chain", ext(pkttest.Ext(44, 60, 0, 0, 1, 0, 0, 0, 1), pkttest.Ext(60, 17, 1, 1, 4, 0, 0, 0, 0)), drop.FragmentTiny},
+		{"IPv6 fragment that ends in its UDP header", ext(pkttest.Ext(44, 17, 0, 0, 0, 0, 0, 0, 1), pkttest.Payload(7)), drop.FragmentTiny},
 		{"TCP header cut short", fix(tcp(), 16, 0, 39), drop.L4Truncated},
 		{"UDP header cut short", fix(udp(), 16, 0, 27), drop.L4Truncated},
 		{"SCTP header cut short", pkttest.Frame(t, eth, pkttest.IP4(src4, dst4, pkttest.Proto(132)), pkttest.Payload(11)), drop.L4Truncated},
