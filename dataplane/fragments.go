@@ -140,7 +140,7 @@ func (w *worker) forwardHeld(f *frame.Frame, rec *record) {
 		*f, *rec, w.in = s.frame, s.rec, s.in
 		rec.live, rec.held = true, next
 		rec.join(&flow, tracked)
-		w.lookup(rec)
+		w.lookupAlone(rec)
 		w.forward(f, rec)
 	}
 	w.in = in

@@ -222,3 +222,14 @@ func (w *worker) lookup(recs []record) {
 		}
 	}
 }
+
+// lookupAlone is lookup for a frame that the burst's was too early for.
+func (w *worker) lookupAlone(rec *record) {
+	rec.hash = rec.info.Key.Hash()
+	if rec.info.Flags&packet.Trackable == 0 {
+		return
+	}
+	if e, dir, ok := w.flows.Lookup(&rec.info.Key, rec.hash); ok {
+		rec.entry, rec.dir = e, dir
+	}
+}
