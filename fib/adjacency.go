@@ -49,8 +49,8 @@ type Adjacency struct {
 	Port uint16
 	// MTU is the largest IP packet in bytes, tunnel headers excluded.
 	MTU uint16
-	// Hop, unless 0, is the underlay next hop that Port, Dev, the outer MACs of
-	// Rewrite, and part of Ready and MTU come from: see NextHop.
+	// Hop, unless 0, is the underlay next hop that Port, Dev, Gateway, the outer
+	// MACs of Rewrite, and part of Ready and MTU come from: see NextHop.
 	Hop HopID
 	// Rewrite is what is written in front of the IP header.
 	Rewrite encap.Template
@@ -65,6 +65,8 @@ type Adjacency struct {
 	MAC packet.MAC
 	// Dev is the name of the egress device.
 	Dev string
+	// Gateway is Hop's address.
+	Gateway netip.Addr
 }
 
 // An AdjID is a slot and how often the slot has been used: a slot is used

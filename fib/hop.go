@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"net/netip"
 	"slices"
 
 	"culvert/internal/packet"
@@ -25,6 +26,8 @@ type NextHop struct {
 	MTU uint16
 	// SrcMAC is the device's address, MAC the next hop's.
 	SrcMAC, MAC packet.MAC
+	// Gateway is the next hop's IP address.
+	Gateway netip.Addr
 }
 
 // hopTable is the writer's next hops. Readers never see them.
@@ -56,7 +59,7 @@ func (t *hopTable) fill(a *Adjacency) bool {
 	if h == nil {
 		return false
 	}
-	a.Port, a.Dev, a.Ready = h.Port, h.Dev, a.Ready && h.Ready
+	a.Port, a.Dev, a.Gateway, a.Ready = h.Port, h.Dev, h.Gateway, a.Ready && h.Ready
 	a.MTU = uint16(min(int(a.MTU), max(0, int(h.MTU)-a.Rewrite.Overhead())))
 	if a.Rewrite.Len != 0 {
 		eth := packet.Ethernet(a.Rewrite.Bytes[:])
