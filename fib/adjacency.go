@@ -74,7 +74,7 @@ type Adjacency struct {
 const (
 	slotBits = 20
 	maxSlots = 1 << slotBits
-	maxUses  = 1<<(32-slotBits) - 1
+	maxUses  = 1<<(32-slotBits) - 2 // not the last one: see deep
 )
 
 func (id AdjID) slot() uint32 { return uint32(id) & (maxSlots - 1) }

@@ -55,6 +55,7 @@ func (t *Table) SetRoute(r Route) error {
 	t.dirty = true
 	t.adjs.cite(r.Adj)
 	t.routes.set(pfx, v)
+	t.fast.note(pfx)
 	if had {
 		t.uncite(old.adj)
 	}
@@ -74,6 +75,7 @@ func (t *Table) DeleteRoute(p netip.Prefix) bool {
 	}
 	t.dirty = true
 	t.routes.delete(pfx)
+	t.fast.note(pfx)
 	t.uncite(old.adj)
 	return true
 }

@@ -12,6 +12,7 @@ import (
 // Snapshot is the state of all tables at one Commit. It never changes: any
 // goroutine may use it, for as long as it likes.
 type Snapshot struct {
+	fast       matcher
 	routes     *bart.Table[routed]
 	adjs       adjView
 	protocols  []string
@@ -63,13 +64,6 @@ func (s *Snapshot) FindFlow(k *packet.Key) (AdjID, *Adjacency) {
 }
 
 func (s *Snapshot) member(id AdjID) (AdjID, *Adjacency) { return id, &s.adjs.entry(id).Adjacency }
-
-// match is what the route of the longest prefix that holds a leads to; 0 is
-// nowhere.
-func (s *Snapshot) match(a *packet.Addr) AdjID {
-	v, _ := s.routes.Lookup(unmapped(a))
-	return v.adj
-}
 
 // ViaPeer reports whether the route to a leads, over any member of a group, to
 // the tunnel endpoint whose packet.Addr.Fold is peer.

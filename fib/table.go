@@ -29,6 +29,7 @@ func (n *Node) equal(o *Node) bool {
 // snapshot. One goroutine uses it. Make one with NewTable.
 type Table struct {
 	routes     persistent[routed]
+	fast       compiler // of routes
 	fdb        persistent[FDBEntry]
 	neighbours persistent[[]Neighbour]
 	peers      persistent[uint32] // how many tunnel adjacencies lead to the address
@@ -44,6 +45,7 @@ type Table struct {
 func NewTable() *Table {
 	return &Table{
 		routes:     newPersistent[routed](),
+		fast:       newCompiler(),
 		fdb:        newPersistent[FDBEntry](),
 		neighbours: newPersistent[[]Neighbour](),
 		peers:      newPersistent[uint32](),
@@ -67,6 +69,7 @@ func (t *Table) Commit() *Snapshot {
 	}
 	t.last = &Snapshot{
 		gen:        gen,
+		fast:       t.fast.freeze(t.routes.t),
 		routes:     t.routes.freeze(),
 		fdb:        t.fdb.freeze(),
 		neighbours: t.neighbours.freeze(),
