@@ -52,7 +52,7 @@ type changed6 struct{ adj, leaf slots }
 
 func newCompiler() compiler {
 	return compiler{
-		now:   matcher{new(root[block]), new(root[page[block6]])},
+		now:   matcher{new(root[block]), new(root[*page[*block6]])},
 		long4: map[uint32]*slots{}, long6: map[uint32]*changed6{},
 	}
 }
@@ -190,7 +190,7 @@ func (c *compiler) short6(t *bart.Table[routed], p netip.Prefix) {
 }
 
 // page6 is the page that the /24 of these bits is in, to be changed.
-func (c *compiler) page6(at uint32) *page[block6] {
+func (c *compiler) page6(at uint32) *page[*block6] {
 	return writable(&writable(&c.now.v6[at>>16], c.epoch).kids[at>>8&255], c.epoch)
 }
 
@@ -208,7 +208,7 @@ func (c *compiler) block4(t *bart.Table[routed], at uint32, changed *slots) {
 	} else {
 		if old != nil {
 			for i := range all {
-				all[i] = old.adj[old.index(uint8(i))]
+				all[i] = old.find(uint8(i))
 			}
 		}
 		changed.each(func(i int) {
@@ -222,12 +222,15 @@ func (c *compiler) block4(t *bart.Table[routed], at uint32, changed *slots) {
 		p.kids[at&255] = nil
 		return
 	}
-	b := &block{}
-	b.runs = newRuns(func(i int) bool { return all[i] != all[i-1] })
-	b.adj = make([]AdjID, 0, b.count())
+	r, n := newRuns(func(i int) bool { return all[i] != all[i-1] })
+	b := make(block, blockHead, blockHead+n)
+	copy(b, r.starts[:])
+	for w, n := range r.before {
+		b[8+w>>2] |= uint32(n) << (w & 3 * 8)
+	}
 	for i := range all {
-		if b.begins(i) {
-			b.adj = append(b.adj, all[i])
+		if r.begins(i) {
+			b = append(b, uint32(all[i]))
 		}
 	}
 	p.kids[at&255] = b
@@ -249,24 +252,22 @@ func paint(t *bart.Table[routed], p netip.Prefix, all *[256]AdjID) {
 	}
 }
 
-// newRuns is the runs of slots of which differs says where one begins.
-func newRuns(differs func(i int) bool) (r runs) {
+// newRuns is the n runs of slots of which differs says where one begins.
+func newRuns(differs func(i int) bool) (r runs, n int) {
 	r.starts[0] = 1
 	for i := 1; i < 256; i++ {
 		if differs(i) {
-			r.starts[i>>6] |= 1 << (i & 63)
+			r.starts[i>>5] |= 1 << (i & 31)
 		}
 	}
-	n := uint8(255) // -1
 	for w := range r.starts {
-		r.before[w] = n
-		n += uint8(bits.OnesCount64(r.starts[w]))
+		r.before[w] = uint8(n) // at most 224
+		n += bits.OnesCount32(r.starts[w])
 	}
-	return r
+	return r, n
 }
 
-func (r *runs) begins(i int) bool { return r.starts[i>>6]>>(i&63)&1 != 0 }
-func (r *runs) count() int        { return (*slots)(&r.starts).len() }
+func (r *runs) begins(i int) bool { return r.starts[i>>5]>>(i&31)&1 != 0 }
 
 // block6 makes a block anew.
 func (c *compiler) block6(t *bart.Table[routed], at uint32, changed *changed6) {
@@ -274,7 +275,7 @@ func (c *compiler) block6(t *bart.Table[routed], at uint32, changed *changed6) {
 	var all [256]below
 	if old := p.kids[at&255]; old != nil {
 		for i := range all {
-			all[i] = old.below[old.index(uint8(i))]
+			all[i] = old.below[old.index(uint8(i))-1]
 		}
 	}
 	slot := func(i int) netip.Prefix { return prefix6(uint64(at)<<40|uint64(i)<<32, 32) }
@@ -284,11 +285,10 @@ func (c *compiler) block6(t *bart.Table[routed], at uint32, changed *changed6) {
 		p.kids[at&255] = nil
 		return
 	}
-	b := &block6{}
-	b.runs = newRuns(func(i int) bool {
+	r, n := newRuns(func(i int) bool {
 		return all[i].adj != all[i-1].adj || all[i].leaf != nil || all[i-1].leaf != nil
 	})
-	b.below = make([]below, 0, b.count())
+	b := &block6{r, make([]below, 0, n)}
 	for i := range all {
 		if b.begins(i) {
 			b.below = append(b.below, all[i])

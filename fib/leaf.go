@@ -1,6 +1,9 @@
 package fib
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 // leaf is the 16 bits behind an IPv6 /32 as ranges with one answer each: the n
 // first values of the ranges in order, two in a word, then the n answers. The
@@ -11,13 +14,14 @@ type leaf []uint32
 func (l leaf) find(v uint16) AdjID {
 	n := len(l) * 2 / 3
 	at, words := 0, l[:(n+1)/2]
-	for left := n; left > 1; {
-		half := left / 2
-		next := at + half
+	// As many steps for all leaves of up to 64 ranges: the processor guesses
+	// right when the loop ends, and goes on to the next packet's lookup
+	// meanwhile.
+	for half := max(32, 1<<bits.Len(uint(n))>>1); half > 0; half >>= 1 {
+		next := min(at+half, n-1)
 		if uint16(words[next>>1]>>(next&1*16)) <= v {
 			at = next
 		}
-		left -= half
 	}
 	return AdjID(l[len(words)+at])
 }

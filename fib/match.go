@@ -21,7 +21,7 @@ import (
 // many longer ones there are below.
 type matcher struct {
 	v4 *root[block]
-	v6 *root[page[block6]]
+	v6 *root[*page[*block6]]
 }
 
 // deep stands for: bart knows. No adjacency has that identifier.
@@ -31,32 +31,38 @@ const deep = AdjID(1<<32 - 1)
 type root[C any] [256]*page[C]
 
 // page is indexed by a byte. short is the best route that ends above or in the
-// byte, where it is not left to the page above; kids are those longer ones.
+// byte, where it is not left to the page above; kids are the longer ones.
 // epoch is the writer's.
 type page[C any] struct {
 	epoch uint32
 	short [256]AdjID
-	kids  [256]*C
+	kids  [256]C
 }
 
 // runs are 256 slots as runs of equal ones: a bit for each slot with which a run
-// begins, slot 0's always set, and in front of each word how many runs began
-// before it, less one.
+// begins, slot 0's always set, and for each word how many runs began before it.
 type runs struct {
-	starts [4]uint64
-	before [4]uint8
+	starts [8]uint32
+	before [8]uint8
 }
 
-// index is the number of the run that slot i is in.
-func (r *runs) index(i uint8) uint8 {
-	w := i >> 6 & 3
-	return r.before[w] + uint8(bits.OnesCount64(r.starts[w]<<(63-i&63)))
+// index is the number of the run that slot i is in, from 1 on.
+func (r *runs) index(i uint8) int {
+	w := i >> 5
+	return int(r.before[w]) + bits.OnesCount32(r.starts[w]<<(31-i&31))
 }
 
-// block are the 256 /24 of an IPv4 /16.
-type block struct {
-	runs
-	adj []AdjID // by run
+// block are the 256 /24 of an IPv4 /16: runs in blockHead words, then what each
+// run leads to. All is in one piece so that a lookup waits for memory once.
+type block []uint32
+
+const blockHead = 8 + 2
+
+func (b block) find(i uint8) AdjID {
+	head := (*[blockHead]uint32)(b)
+	w := i >> 5
+	before := uint8(head[8+w>>2] >> (w & 3 * 8))
+	return AdjID(b[blockHead-1+int(before)+bits.OnesCount32(head[w]<<(31-i&31))])
 }
 
 // block6 are the 256 /32 of an IPv6 /24.
@@ -79,7 +85,7 @@ func (m *matcher) find4(a uint32) AdjID {
 		return 0
 	}
 	if b := p.kids[uint8(a>>16)]; b != nil {
-		if id := b.adj[b.index(uint8(a>>8))]; id != 0 {
+		if id := b.find(uint8(a >> 8)); id != 0 {
 			return id
 		}
 	}
@@ -94,7 +100,7 @@ func (m *matcher) find6(a uint64) AdjID {
 	}
 	if p := top.kids[uint8(a>>48)]; p != nil {
 		if b := p.kids[uint8(a>>40)]; b != nil {
-			e := &b.below[b.index(uint8(a>>32))]
+			e := &b.below[b.index(uint8(a>>32))-1]
 			if len(e.leaf) != 0 {
 				if id := e.leaf.find(uint16(a >> 16)); id != 0 {
 					return id
