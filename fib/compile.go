@@ -127,8 +127,8 @@ func (c *compiler) freeze(t *bart.Table[routed]) matcher {
 		c.block6(t, at, ch)
 	}
 	c.short = nil
-	clear(c.long4)
-	clear(c.long6)
+	// Maps anew: a walk of one that was large once takes as long for ever.
+	c.long4, c.long6 = map[uint32]*slots{}, map[uint32]*changed6{}
 	return c.now
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gaissmai/bart"
+
 	"culvert/internal/packet"
 )
 
@@ -139,6 +141,54 @@ func BenchmarkLookup(b *testing.B) {
 				})
 			}
 		}
+	}
+}
+
+// BenchmarkBart is what bart's own tables take for the same addresses, without
+// the adjacency: what the compiled routes are measured by.
+func BenchmarkBart(b *testing.B) {
+	type table interface {
+		Insert(netip.Prefix, routed)
+		Lookup(netip.Addr) (routed, bool)
+	}
+	const addrs, n = 1 << 20, 1_000_000
+	for _, f := range families {
+		prefixes := internet(f.v4, n)
+		hit := within(prefixes, addrs)
+		for name, t := range map[string]table{"table": new(bart.Table[routed]), "fast": new(bart.Fast[routed])} {
+			kept := heapOf(func() any {
+				for i, p := range prefixes {
+					t.Insert(p, routed{adj: AdjID(i), bits: uint8(p.Bits())})
+				}
+				return t
+			})
+			b.Run(fmt.Sprintf("%s/1M/hit/%s", f.name, name), func(b *testing.B) {
+				for i := 0; b.Loop(); i++ {
+					t.Lookup(unmapped(&hit[i&(addrs-1)]))
+				}
+				b.ReportMetric(float64(kept)/n, "B/route")
+			})
+		}
+	}
+}
+
+// BenchmarkPublishDefault is a change of the default route: the widest there is.
+func BenchmarkPublishDefault(b *testing.B) {
+	for _, f := range families {
+		b.Run(f.name+"/1M", func(b *testing.B) {
+			table := loaded(b, internet(f.v4, 1_000_000))
+			p := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+			if f.v4 {
+				p = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			}
+			ids := [2]AdjID{table.AddAdjacency(Adjacency{}), table.AddAdjacency(Adjacency{})}
+			for i := 0; b.Loop(); i++ {
+				if err := table.SetRoute(Route{p, ids[i&1], ""}); err != nil {
+					b.Fatal(err)
+				}
+				table.Commit()
+			}
+		})
 	}
 }
 
