@@ -273,6 +273,9 @@ func (r *runs) begins(i int) bool { return r.starts[i>>5]>>(i&31)&1 != 0 }
 func (c *compiler) block6(t *bart.Table[routed], at uint32, changed *changed6) {
 	p := c.page6(at)
 	var all [256]below
+	for i := range all {
+		all[i].leaf = noLeaf
+	}
 	if old := p.kids[at&255]; old != nil {
 		for i := range all {
 			all[i] = old.below[old.index(uint8(i))-1]
@@ -281,12 +284,12 @@ func (c *compiler) block6(t *bart.Table[routed], at uint32, changed *changed6) {
 	slot := func(i int) netip.Prefix { return prefix6(uint64(at)<<40|uint64(i)<<32, 32) }
 	changed.adj.each(func(i int) { all[i].adj = cover(t, slot(i), 24) })
 	changed.leaf.each(func(i int) { all[i].leaf = c.leafOf(t, slot(i)) })
-	if !slices.ContainsFunc(all[:], func(b below) bool { return b.adj != 0 || b.leaf != nil }) {
+	if !slices.ContainsFunc(all[:], func(b below) bool { return b.adj != 0 || !b.leaf.none() }) {
 		p.kids[at&255] = nil
 		return
 	}
 	r, n := newRuns(func(i int) bool {
-		return all[i].adj != all[i-1].adj || all[i].leaf != nil || all[i-1].leaf != nil
+		return all[i].adj != all[i-1].adj || !all[i].leaf.none() || !all[i-1].leaf.none()
 	})
 	b := &block6{r, make([]below, 0, n)}
 	for i := range all {

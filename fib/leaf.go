@@ -10,6 +10,11 @@ import (
 // first range begins at 0.
 type leaf []uint32
 
+// noLeaf has no answer: one range, of 0.
+var noLeaf = leaf{0, 0}
+
+func (l leaf) none() bool { return len(l) == 2 && l[1] == 0 }
+
 // find is the answer for a value: of the range that begins last at or before it.
 func (l leaf) find(v uint16) AdjID {
 	n := len(l) * 2 / 3
@@ -79,7 +84,7 @@ func (r *ranges) reset() {
 	r.starts, r.adj, r.open = append(r.starts[:0], 0), append(r.adj[:0], 0), r.open[:0]
 }
 
-// leaf is what was added, nil if nothing was.
+// leaf is what was added, noLeaf if nothing was.
 func (r *ranges) leaf() leaf {
 	const end = 1 << 16
 	r.close(end)
@@ -87,7 +92,7 @@ func (r *ranges) leaf() leaf {
 		r.starts, r.adj = r.starts[:n-1], r.adj[:n-1]
 	}
 	if slices.Equal(r.adj, []AdjID{0}) {
-		return nil
+		return noLeaf
 	}
 	n := len(r.starts)
 	l := make(leaf, (n+1)/2+n)

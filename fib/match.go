@@ -72,24 +72,27 @@ type block6 struct {
 }
 
 // below is what is known of an IPv6 /32: the best route of 25 to 32 bits, and
-// the longer ones.
+// the longer ones, noLeaf if there are none.
 type below struct {
 	adj  AdjID
 	leaf leaf
 }
 
-// find4 is the best route for an address of 32 bits: 0 is none.
+// find4 is the best route for an address of 32 bits: 0 is none. What the levels
+// say is chosen among without a branch, here and below: a guess that is wrong
+// costs the overlap with the next packet's lookup.
 func (m *matcher) find4(a uint32) AdjID {
 	p := m.v4[a>>24]
 	if p == nil {
 		return 0
 	}
+	id := p.short[uint8(a>>16)]
 	if b := p.kids[uint8(a>>16)]; b != nil {
-		if id := b.find(uint8(a >> 8)); id != 0 {
-			return id
+		if longer := b.find(uint8(a >> 8)); longer != 0 {
+			id = longer
 		}
 	}
-	return p.short[uint8(a>>16)]
+	return id
 }
 
 // find6 is the best route for an address with these first 64 bits: 0 is none.
@@ -98,23 +101,26 @@ func (m *matcher) find6(a uint64) AdjID {
 	if top == nil {
 		return 0
 	}
-	if p := top.kids[uint8(a>>48)]; p != nil {
-		if b := p.kids[uint8(a>>40)]; b != nil {
-			e := &b.below[b.index(uint8(a>>32))-1]
-			if len(e.leaf) != 0 {
-				if id := e.leaf.find(uint16(a >> 16)); id != 0 {
-					return id
-				}
-			}
-			if e.adj != 0 {
-				return e.adj
-			}
-		}
-		if id := p.short[uint8(a>>40)]; id != 0 {
-			return id
-		}
+	id := top.short[uint8(a>>48)]
+	p := top.kids[uint8(a>>48)]
+	if p == nil {
+		return id
 	}
-	return top.short[uint8(a>>48)]
+	if longer := p.short[uint8(a>>40)]; longer != 0 {
+		id = longer
+	}
+	b := p.kids[uint8(a>>40)]
+	if b == nil {
+		return id
+	}
+	e := &b.below[b.index(uint8(a>>32))-1]
+	if e.adj != 0 {
+		id = e.adj
+	}
+	if longer := e.leaf.find(uint16(a >> 16)); longer != 0 {
+		id = longer
+	}
+	return id
 }
 
 // match is what the route of the longest prefix that holds a leads to; 0 is
