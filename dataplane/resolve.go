@@ -99,7 +99,7 @@ func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacenc
 	if isGateway(dst) {
 		return 0, &gatewayAdjacency, drop.None
 	}
-	id, adj := snap.Find(dst)
+	id, adj := snap.FindFlow(&rec.info.Key)
 	if adj == nil {
 		return 0, nil, drop.NoRoute
 	}
@@ -140,8 +140,7 @@ func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 	if *src == rec.peer {
 		return drop.None // ICMP errors come from the node's own address
 	}
-	_, adj := snap.Find(src)
-	if adj == nil || adj.Peer != rec.peer.Fold() {
+	if !snap.ViaPeer(src, rec.peer.Fold()) {
 		return drop.TunnelSourceMismatch
 	}
 	return drop.None
@@ -159,7 +158,9 @@ func (w *worker) refuse(f *frame.Frame, rec *record, adj *fib.Adjacency, r drop.
 		}
 	case drop.HostUnreachable:
 		w.sendError(f, rec, &errPortUnreachable, 0)
-	case drop.Reject, drop.NeighbourUnresolved:
+	case drop.Reject:
+		w.sendError(f, rec, &errRejected, 0)
+	case drop.NeighbourUnresolved:
 		w.sendError(f, rec, &errHostUnreachable, 0)
 	case drop.TooBig:
 		w.sendError(f, rec, &errTooBig, adj.MTU)

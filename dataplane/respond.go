@@ -145,6 +145,9 @@ var (
 	errTooBig          = icmpError{packet.ICMPUnreachable, packet.ICMPFragNeeded, packet.ICMP6PacketTooBig, 0}
 	errNetUnreachable  = icmpError{packet.ICMPUnreachable, packet.ICMPNetUnreachable, packet.ICMP6Unreachable, packet.ICMP6NoRoute}
 	errHostUnreachable = icmpError{packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMP6Unreachable, packet.ICMP6AddrUnreachable}
+	// As an 'unreachable' route of Linux: ip_error of net/ipv4/route.c,
+	// ip6_pkt_discard of net/ipv6/route.c.
+	errRejected        = icmpError{packet.ICMPUnreachable, packet.ICMPHostUnreachable, packet.ICMP6Unreachable, packet.ICMP6NoRoute}
 	errPortUnreachable = icmpError{packet.ICMPUnreachable, packet.ICMPPortUnreachable, packet.ICMP6Unreachable, packet.ICMP6PortUnreachable}
 )
 

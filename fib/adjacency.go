@@ -35,7 +35,8 @@ func (k Kind) String() string {
 // Tunnel reports whether k puts packets into a tunnel to a peer.
 func (k Kind) Tunnel() bool { return k == KindVXLAN || k == KindIPIP }
 
-// AdjID names an adjacency. It is never given to another one. 0 names none.
+// AdjID names an adjacency or a group of them. It is never given to another
+// one. 0 names none.
 type AdjID uint32
 
 // Adjacency is how a packet leaves: everything that routes with the same next
@@ -48,6 +49,9 @@ type Adjacency struct {
 	Port uint16
 	// MTU is the largest IP packet in bytes, tunnel headers excluded.
 	MTU uint16
+	// Hop, unless 0, is the underlay next hop that Port, Dev, Gateway, the outer
+	// MACs of Rewrite, and part of Ready and MTU come from: see NextHop.
+	Hop HopID
 	// Rewrite is what is written in front of the IP header.
 	Rewrite encap.Template
 	// Via is the peer's underlay address for a tunnel, else the next hop;
@@ -61,6 +65,8 @@ type Adjacency struct {
 	MAC packet.MAC
 	// Dev is the name of the egress device.
 	Dev string
+	// Gateway is Hop's address.
+	Gateway netip.Addr
 }
 
 // An AdjID is a slot and how often the slot has been used: a slot is used
@@ -68,7 +74,7 @@ type Adjacency struct {
 const (
 	slotBits = 20
 	maxSlots = 1 << slotBits
-	maxUses  = 1<<(32-slotBits) - 1
+	maxUses  = 1<<(32-slotBits) - 2 // not the last one: see deep
 )
 
 func (id AdjID) slot() uint32 { return uint32(id) & (maxSlots - 1) }

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// Route sends a prefix to an adjacency. Prefixes have no host bits, no zone,
+// Route sends a prefix to an adjacency or a group. Prefixes have no host bits, no zone,
 // and IPv4 ones are not mapped into IPv6.
 type Route struct {
 	Prefix netip.Prefix
@@ -33,8 +33,8 @@ func canonical(p netip.Prefix) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// SetRoute adds r, or replaces the route of the same prefix. Its adjacency must
-// exist and stays in the tables as long as a route cites it.
+// SetRoute adds r, or replaces the route of the same prefix. Its adjacency or
+// group must exist and stays in the tables as long as a route cites it.
 func (t *Table) SetRoute(r Route) error {
 	pfx, err := canonical(r.Prefix)
 	if err != nil {
@@ -55,8 +55,9 @@ func (t *Table) SetRoute(r Route) error {
 	t.dirty = true
 	t.adjs.cite(r.Adj)
 	t.routes.set(pfx, v)
+	t.fast.note(pfx)
 	if had {
-		t.adjs.uncite(old.adj)
+		t.uncite(old.adj)
 	}
 	return nil
 }
@@ -74,7 +75,8 @@ func (t *Table) DeleteRoute(p netip.Prefix) bool {
 	}
 	t.dirty = true
 	t.routes.delete(pfx)
-	t.adjs.uncite(old.adj)
+	t.fast.note(pfx)
+	t.uncite(old.adj)
 	return true
 }
 

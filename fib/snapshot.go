@@ -12,6 +12,7 @@ import (
 // Snapshot is the state of all tables at one Commit. It never changes: any
 // goroutine may use it, for as long as it likes.
 type Snapshot struct {
+	fast       matcher
 	routes     *bart.Table[routed]
 	adjs       adjView
 	protocols  []string
@@ -34,18 +35,57 @@ func unmapped(a *packet.Addr) netip.Addr {
 // snapshots before.
 func (s *Snapshot) Gen() uint32 { return s.gen }
 
-// Find is the adjacency of the longest prefix that holds a. It is Lookup for
-// the packet path, without the prefix.
+// Find is the adjacency of the longest prefix that holds a, of a group the
+// first member's. It is Lookup for the packet path, without the prefix.
 func (s *Snapshot) Find(a *packet.Addr) (AdjID, *Adjacency) {
-	v, ok := s.routes.Lookup(unmapped(a))
-	if !ok {
+	id := s.match(a)
+	if id == 0 {
 		return 0, nil
 	}
-	return v.adj, s.adjs.at(v.adj)
+	e := s.adjs.entry(id)
+	if e.group != nil {
+		return s.member(e.group.members[0].Adj)
+	}
+	return id, &e.Adjacency
 }
 
-// Lookup is the route of the longest prefix that holds a, and its adjacency.
-// With ok the adjacency is never nil.
+// FindFlow is Find for a packet of a flow: of a group the member whose bucket
+// the flow is in, the same for both directions of the flow.
+func (s *Snapshot) FindFlow(k *packet.Key) (AdjID, *Adjacency) {
+	id := s.match(&k.Dst)
+	if id == 0 {
+		return 0, nil
+	}
+	e := s.adjs.entry(id)
+	if e.group != nil {
+		return s.member(e.group.buckets[bucketOf(k)])
+	}
+	return id, &e.Adjacency
+}
+
+func (s *Snapshot) member(id AdjID) (AdjID, *Adjacency) { return id, &s.adjs.entry(id).Adjacency }
+
+// ViaPeer reports whether the route to a leads, over any member of a group, to
+// the tunnel endpoint whose packet.Addr.Fold is peer.
+func (s *Snapshot) ViaPeer(a *packet.Addr, peer uint32) bool {
+	id := s.match(a)
+	if id == 0 {
+		return false
+	}
+	e := s.adjs.entry(id)
+	if e.group == nil {
+		return e.Peer == peer
+	}
+	for _, m := range e.group.members {
+		if s.adjs.entry(m.Adj).Peer == peer {
+			return true
+		}
+	}
+	return false
+}
+
+// Lookup is the route of the longest prefix that holds a, and its adjacency, of
+// a group the first member's. With ok the adjacency is never nil.
 func (s *Snapshot) Lookup(a packet.Addr) (r Route, adj *Adjacency, ok bool) {
 	ip := unmapped(&a)
 	v, ok := s.routes.Lookup(ip)
@@ -56,7 +96,8 @@ func (s *Snapshot) Lookup(a packet.Addr) (r Route, adj *Adjacency, ok bool) {
 	return Route{pfx, v.adj, s.protocols[v.proto]}, s.adjs.at(v.adj), true
 }
 
-// Adjacency is what id stands for in this snapshot, nil if it is not in it.
+// Adjacency is what id stands for in this snapshot, nil if it is not in it. For
+// a group it is the first member: a flow's verdict names a member, never a group.
 func (s *Snapshot) Adjacency(id AdjID) *Adjacency { return s.adjs.at(id) }
 
 // Node is the node's own addresses. They must not be changed.

@@ -29,10 +29,12 @@ func (n *Node) equal(o *Node) bool {
 // snapshot. One goroutine uses it. Make one with NewTable.
 type Table struct {
 	routes     persistent[routed]
+	fast       compiler // of routes
 	fdb        persistent[FDBEntry]
 	neighbours persistent[[]Neighbour]
 	peers      persistent[uint32] // how many tunnel adjacencies lead to the address
 	adjs       adjTable
+	hops       hopTable
 	protocols  []string // only ever appended to
 	node       *Node
 	dirty      bool
@@ -43,6 +45,7 @@ type Table struct {
 func NewTable() *Table {
 	return &Table{
 		routes:     newPersistent[routed](),
+		fast:       newCompiler(),
 		fdb:        newPersistent[FDBEntry](),
 		neighbours: newPersistent[[]Neighbour](),
 		peers:      newPersistent[uint32](),
@@ -66,15 +69,15 @@ func (t *Table) Commit() *Snapshot {
 	}
 	t.last = &Snapshot{
 		gen:        gen,
+		fast:       t.fast.freeze(t.routes.t),
 		routes:     t.routes.freeze(),
 		fdb:        t.fdb.freeze(),
 		neighbours: t.neighbours.freeze(),
 		peers:      t.peers.freeze(),
-		adjs:       t.adjs.view,
+		adjs:       t.adjs.freeze(),
 		protocols:  t.protocols,
 		node:       t.node,
 	}
-	t.adjs.owned = false
 	t.dirty = false
 	return t.last
 }
@@ -89,43 +92,85 @@ func (t *Table) SetNode(n Node) {
 }
 
 // AddAdjacency stores a and returns the identifier by which routes cite it; 0
-// when there are a million already.
+// when there are a million already, or a's next hop does not exist.
 func (t *Table) AddAdjacency(a Adjacency) AdjID {
-	id := t.adjs.add(a)
+	given := a
+	if !t.hops.fill(&a) {
+		return 0
+	}
+	id := t.adjs.add(&adjacent{Adjacency: a})
 	if id != 0 {
 		t.dirty = true
 		t.countPeer(&a, 1)
+		t.depend(id, &given)
 	}
 	return id
 }
 
 // UpdateAdjacency replaces what id stands for, for all its routes at once. It
-// reports whether there is such an adjacency.
+// reports whether there are such an adjacency and a's next hop.
 func (t *Table) UpdateAdjacency(id AdjID, a Adjacency) bool {
-	if s := t.adjs.slot(id); s == nil || s.removed {
+	s := t.adjs.slot(id)
+	given := a
+	if s == nil || s.removed || t.adjs.view.entry(id).group != nil || !t.hops.fill(&a) {
 		return false
 	}
-	old := t.adjs.view.at(id)
-	if *old == a {
-		return true
-	}
-	t.dirty = true
-	t.countPeer(&a, 1)
-	t.countPeer(old, -1)
-	t.adjs.store(id.slot(), &adjacent{id, a})
+	t.undepend(id)
+	t.depend(id, &given)
+	t.replace(id, &a)
 	return true
 }
 
-// RemoveAdjacency lets go of id: no new route may cite it, and it goes when the
-// last route that does is gone. It reports whether there was such an adjacency.
+// replace puts a in the place of what id stands for, unless it is the same.
+func (t *Table) replace(id AdjID, a *Adjacency) {
+	old := t.adjs.view.at(id)
+	if *old == *a {
+		return
+	}
+	t.dirty = true
+	if old.Via != a.Via || old.Kind != a.Kind {
+		t.countPeer(a, 1)
+		t.countPeer(old, -1)
+	}
+	t.adjs.store(id.slot(), &adjacent{id: id, Adjacency: *a})
+}
+
+// RemoveAdjacency lets go of an adjacency or a group: no new route may cite it,
+// and it goes when the last route or group that does is gone. It reports whether
+// there was one of that identifier.
 func (t *Table) RemoveAdjacency(id AdjID) bool {
 	s := t.adjs.slot(id)
 	if s == nil || s.removed {
 		return false
 	}
 	t.dirty = true
-	t.countPeer(t.adjs.view.at(id), -1)
+	if e := t.adjs.view.entry(id); e.group == nil {
+		t.countPeer(&e.Adjacency, -1)
+	}
 	s.removed = true
-	t.adjs.reap(id, s)
+	t.reap(id)
 	return true
+}
+
+// uncite ends what cite counted.
+func (t *Table) uncite(id AdjID) {
+	t.adjs.slots[id.slot()].cited--
+	t.reap(id)
+}
+
+// reap ends an adjacency or a group that is removed and that nothing cites any
+// more, and with a group its hold on the members.
+func (t *Table) reap(id AdjID) {
+	s := &t.adjs.slots[id.slot()]
+	if !s.removed || s.cited != 0 {
+		return
+	}
+	g := t.adjs.view.entry(id).group
+	t.undepend(id)
+	t.adjs.release(id, s)
+	if g != nil {
+		for _, m := range g.members {
+			t.uncite(m.Adj)
+		}
+	}
 }

@@ -142,13 +142,11 @@ func TestAdjacencyIDsAreNeverReused(t *testing.T) {
 
 func TestSlotIsRetiredWhenItsIdentifiersAreUsedUp(t *testing.T) {
 	var table adjTable
-	table.add(Adjacency{})
+	table.add(new(adjacent))
 	id := makeAdjID(0, maxUses)
 	table.slots[0].use = maxUses
-	table.view[0][0].id = id
-	s := table.slot(id)
-	s.removed = true
-	table.reap(id, s)
+	table.view[0].at[0].id = id
+	table.release(id, table.slot(id))
 	if len(table.free) != 0 || table.view.at(id) != nil {
 		t.Error("the slot can be used again")
 	}

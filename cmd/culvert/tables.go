@@ -70,11 +70,31 @@ func printRoutes(w io.Writer, routes []api.Route) {
 		case "pod":
 			scope = line(pair("lladdr", r.MAC), "scope link")
 		}
-		if r.Unresolved {
+		dev := r.Dev
+		if len(r.NextHops) > 0 {
+			dev = ""
+		} else if r.Unresolved {
 			unresolved = "unresolved"
 		}
-		fmt.Fprintln(w, line(routeTypes[r.Kind], shortPrefix(r.Dst), pair("via", r.Via), pair("dev", r.Dev),
+		fmt.Fprintln(w, line(routeTypes[r.Kind], shortPrefix(r.Dst), pair("via", r.Via), pair("dev", dev),
 			encap, scope, pair("proto", r.Protocol), pair("mtu", nonZero(r.MTU)), unresolved))
+		printNextHops(w, r.NextHops)
+	}
+}
+
+// printNextHops writes the ways of a multipath route as 'ip route' does: a line
+// each, indented by a tab.
+func printNextHops(w io.Writer, ways []api.NextHop) {
+	for _, n := range ways {
+		via, unresolved := n.Gateway, ""
+		if via == "" {
+			via = n.Via
+		}
+		if n.Unresolved {
+			unresolved = "unresolved"
+		}
+		fmt.Fprintln(w, "\t"+line("nexthop", pair("via", via), pair("dev", n.Dev), pair("weight", strconv.Itoa(n.Weight)),
+			pair("buckets", strconv.Itoa(n.Buckets)), unresolved))
 	}
 }
 

@@ -19,7 +19,7 @@ func (a *Agent) Routes() iter.Seq[api.Route] {
 	snap := a.program.Snapshot()
 	return func(yield func(api.Route) bool) {
 		for r := range snap.Routes() {
-			if !yield(routeOf(r, snap.Adjacency(r.Adj))) {
+			if !yield(routeOf(snap, r)) {
 				return
 			}
 		}
@@ -28,14 +28,16 @@ func (a *Agent) Routes() iter.Seq[api.Route] {
 
 // RouteGet implements apiserver.Backend.
 func (a *Agent) RouteGet(addr netip.Addr) (api.Route, error) {
-	r, adj, ok := a.program.Snapshot().Lookup(packet.AddrFrom(addr))
+	snap := a.program.Snapshot()
+	r, _, ok := snap.Lookup(packet.AddrFrom(addr))
 	if !ok {
 		return api.Route{}, api.NotFound("no route to %s", addr)
 	}
-	return routeOf(r, adj), nil
+	return routeOf(snap, r), nil
 }
 
-func routeOf(r fib.Route, adj *fib.Adjacency) api.Route {
+func routeOf(snap *fib.Snapshot, r fib.Route) api.Route {
+	adj := snap.Adjacency(r.Adj)
 	out := api.Route{
 		Dst: r.Prefix.String(), Kind: adj.Kind.String(), Dev: adj.Dev, VNI: adj.VNI, Protocol: r.Protocol,
 	}
@@ -48,6 +50,16 @@ func routeOf(r fib.Route, adj *fib.Adjacency) api.Route {
 	if adj.Kind == fib.KindPod || adj.Kind.Tunnel() || adj.Kind == fib.KindDirect {
 		out.MTU = int(adj.MTU)
 		out.Unresolved = !adj.Ready
+	}
+	for _, m := range snap.Members(r.Adj) {
+		way := api.NextHop{Dev: m.Dev, Weight: int(m.Weight), Buckets: m.Buckets, Unresolved: !m.Ready}
+		if m.Gateway.IsValid() {
+			way.Gateway = m.Gateway.String()
+		}
+		if m.Via != adj.Via {
+			way.Via = m.Via.String()
+		}
+		out.NextHops = append(out.NextHops, way)
 	}
 	return out
 }

@@ -47,6 +47,22 @@ type Route struct {
 	MTU      int    `json:"mtu,omitempty"`
 	// Unresolved says that the next hop's MAC is not known yet.
 	Unresolved bool `json:"unresolved,omitempty"`
+	// NextHops are the ways of a multipath route. Dev, MTU and Unresolved are then
+	// the first one's.
+	NextHops []NextHop `json:"nexthops,omitempty"`
+}
+
+// NextHop is one way of a multipath route.
+type NextHop struct {
+	// Gateway is the underlay's next hop.
+	Gateway string `json:"gateway,omitempty"`
+	// Via is the peer's underlay address where it is not that of the route.
+	Via    string `json:"via,omitempty"`
+	Dev    string `json:"dev,omitempty"`
+	Weight int    `json:"weight"`
+	// Buckets is how many of the 256 parts that flows are spread over go this way.
+	Buckets    int  `json:"buckets"`
+	Unresolved bool `json:"unresolved,omitempty"`
 }
 
 // FDBEntry is an element of GET /v1/fdb.

@@ -28,7 +28,7 @@ type Publisher interface{ Publish(*fib.Snapshot) }
 
 // Underlay says how the kernel reaches another node: the underlay watcher.
 type Underlay interface {
-	NextHop(dst netip.Addr) (underlay.NextHop, error)
+	NextHops(dst netip.Addr) ([]underlay.NextHop, error)
 }
 
 // Pod is a pod of this node whose port the engine has.
@@ -60,7 +60,8 @@ type Programmer struct {
 	table   *fib.Table
 	last    *fib.Snapshot
 	have    rows
-	adjIDs  map[string]fib.AdjID
+	adjIDs  map[string]fib.AdjID // of adjacencies and groups
+	hopIDs  map[hopKey]fib.HopID
 	desired *flavour.Desired
 	podMTU  int
 	uplinks map[int]Uplink
@@ -72,7 +73,7 @@ type Programmer struct {
 func New(log *slog.Logger, engine Publisher, u Underlay) *Programmer {
 	p := &Programmer{
 		log: log, engine: engine, underlay: u, table: fib.NewTable(),
-		adjIDs: map[string]fib.AdjID{}, uplinks: map[int]Uplink{}, pods: map[string]Pod{}, peers: map[string]string{},
+		adjIDs: map[string]fib.AdjID{}, hopIDs: map[hopKey]fib.HopID{}, uplinks: map[int]Uplink{}, pods: map[string]Pod{}, peers: map[string]string{},
 		have: newRows(), desired: &flavour.Desired{},
 	}
 	p.sync()

@@ -21,14 +21,14 @@ type recorder struct{ snaps []*fib.Snapshot }
 func (r *recorder) Publish(s *fib.Snapshot) { r.snaps = append(r.snaps, s) }
 
 // network is an underlay in memory.
-type network map[netip.Addr]underlay.NextHop
+type network map[netip.Addr][]underlay.NextHop
 
-func (n network) NextHop(dst netip.Addr) (underlay.NextHop, error) {
-	nh, ok := n[dst]
+func (n network) NextHops(dst netip.Addr) ([]underlay.NextHop, error) {
+	all, ok := n[dst]
 	if !ok {
-		return nh, errors.New("network is unreachable")
+		return nil, errors.New("network is unreachable")
 	}
-	return nh, nil
+	return all, nil
 }
 
 var (
@@ -36,11 +36,11 @@ var (
 	prefix = netip.MustParsePrefix
 )
 
-func resolved(dst string) underlay.NextHop {
-	return underlay.NextHop{
+func resolved(dst string) []underlay.NextHop {
+	return []underlay.NextHop{{
 		Dev: "eth0", Ifindex: 7, Via: addr(dst), MTU: 1500, Resolved: true, State: "REACHABLE",
-		SrcMAC: packet.MAC{2, 0, 0, 0, 0, 1}, MAC: packet.MAC{2, 0, 0, 0, 0, 2},
-	}
+		SrcMAC: packet.MAC{2, 0, 0, 0, 0, 1}, MAC: packet.MAC{2, 0, 0, 0, 0, 2}, Weight: 1,
+	}}
 }
 
 func peer(name, ip, cidr string) flavour.Peer {
@@ -150,7 +150,7 @@ func TestPeerTemplate(t *testing.T) {
 
 func TestMTUIsTheNarrowerOne(t *testing.T) {
 	nh := resolved("192.168.0.2")
-	nh.MTU = 1400
+	nh[0].MTU = 1400
 	p, _ := newTest(network{addr("192.168.0.2"): nh})
 	p.SetDesired(desired(peer("n2", "192.168.0.2", "10.244.2.0/24")))
 	if _, adj, _ := p.Snapshot().Lookup(packet.AddrFrom(addr("10.244.2.9"))); adj.MTU != 1350 {

@@ -1,7 +1,6 @@
 package program
 
 import (
-	"fmt"
 	"net/netip"
 
 	"culvert/ctrl/flavour"
@@ -14,14 +13,38 @@ import (
 // that says what they lead to, so that routes can be told from it before it
 // has an identifier.
 type rows struct {
-	adjacencies map[string]fib.Adjacency
+	hops        map[hopKey]fib.NextHop
+	adjacencies map[string]adjacency
+	groups      map[string][]member
 	routes      map[netip.Prefix]route
 	fdb         map[fdbKey]fib.FDBEntry
 	neighbours  map[neighKey]fib.Neighbour
 	node        fib.Node
 }
 
-type route struct{ adjacency, protocol string }
+// hopKey is a way out of the node: a neighbour of a device, and how large a
+// packet gets that way. The zero hopKey is none.
+type hopKey struct {
+	ifindex int
+	via     netip.Addr
+	mtu     int
+}
+
+// adjacency is one with its next hop, for which fib.Adjacency.Hop is yet to be
+// found.
+type adjacency struct {
+	fib.Adjacency
+	by hopKey
+}
+
+// member is one adjacency of a group.
+type member struct {
+	adjacency string
+	weight    uint16
+}
+
+// route leads to an adjacency or to a group.
+type route struct{ to, protocol string }
 
 type fdbKey struct {
 	vni uint32
@@ -35,7 +58,7 @@ type neighKey struct {
 
 func newRows() rows {
 	return rows{
-		adjacencies: map[string]fib.Adjacency{}, routes: map[netip.Prefix]route{},
+		hops: map[hopKey]fib.NextHop{}, adjacencies: map[string]adjacency{}, groups: map[string][]member{}, routes: map[netip.Prefix]route{},
 		fdb: map[fdbKey]fib.FDBEntry{}, neighbours: map[neighKey]fib.Neighbour{},
 	}
 }
@@ -83,8 +106,8 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 		r.node.Addr6 = addr
 	}
 	r.node.VTEPs = []fib.LocalVTEP{{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: n.VTEPMAC}}
-	r.adjacencies["local"] = fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}
-	r.adjacencies["blackhole"] = fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}
+	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
+	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {
 		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
 	}
@@ -97,92 +120,11 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 
 func wantPod(r *rows, pod Pod) {
 	name := "pod " + pod.Dev
-	r.adjacencies[name] = fib.Adjacency{
+	r.adjacencies[name] = adjacency{Adjacency: fib.Adjacency{
 		Kind: fib.KindPod, Ready: true, Port: pod.Port, MTU: uint16(pod.MTU), MAC: pod.MAC, Dev: pod.Dev,
 		Rewrite: encap.Ethernet(pod.MAC, gatewayMAC, 0),
-	}
+	}}
 	for _, a := range pod.Addrs {
 		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{name, protoCNI}
-	}
-}
-
-// wantPeer adds another node: an adjacency that all its prefixes share, the
-// FDB entry of its VTEP, and the neighbour that maps its tunnel address to it.
-// Its routes are there even while the underlay does not reach it: traffic for
-// it must not take a wider route.
-func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
-	name := "peer " + peer.Name
-	adj, err := p.vxlanAdjacency(peer)
-	p.complain(peer.Name, err)
-	r.adjacencies[name] = adj
-	for _, c := range peer.PodCIDRs {
-		r.routes[c.Masked()] = route{name, protoCulvert}
-	}
-	r.fdb[fdbKey{p.desired.VNI, peer.VTEPMAC}] = fib.FDBEntry{
-		VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent",
-	}
-	if peer.TunnelIP.IsValid() {
-		r.neighbours[neighKey{peer.TunnelIP, vxlanDev}] = fib.Neighbour{
-			Addr: peer.TunnelIP, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
-		}
-	}
-}
-
-// vxlanAdjacency is the tunnel to a peer. On an error it is the adjacency that
-// says so: not ready.
-func (p *Programmer) vxlanAdjacency(peer *flavour.Peer) (fib.Adjacency, error) {
-	remote := packet.AddrFrom(peer.PublicIP)
-	adj := fib.Adjacency{
-		Kind: fib.KindVXLAN, Via: peer.PublicIP, Peer: remote.Fold(), VNI: p.desired.VNI, MAC: peer.VTEPMAC, MTU: uint16(p.podMTU),
-	}
-	local := p.desired.Local
-	if local == nil || !local.PublicIP.IsValid() {
-		return adj, fmt.Errorf("this node has no address in the cluster yet")
-	}
-	nh, err := p.underlay.NextHop(peer.PublicIP)
-	if err != nil {
-		return adj, err
-	}
-	adj.Dev = nh.Dev
-	overhead := encap.OverheadVXLAN4
-	if peer.PublicIP.Is6() {
-		overhead = encap.OverheadVXLAN6
-	}
-	if room := nh.MTU - overhead; p.podMTU == 0 || room < p.podMTU {
-		adj.MTU = uint16(min(max(room, 0), 65535))
-	}
-	uplink, ok := p.uplinks[nh.Ifindex]
-	if !ok {
-		return adj, fmt.Errorf("it is reached through %s, which is no uplink that Culvert holds", nh.Dev)
-	}
-	adj.Port = uplink.Port
-	if !nh.Resolved {
-		return adj, fmt.Errorf("the next hop %s does not answer on %s", nh.Via, nh.Dev)
-	}
-	adj.Rewrite, err = encap.VXLAN(encap.VXLANParams{
-		SrcMAC: nh.SrcMAC, DstMAC: nh.MAC, Src: packet.AddrFrom(local.PublicIP), Dst: remote,
-		DstPort: p.desired.Port, VNI: p.desired.VNI, InnerSrc: local.VTEPMAC, InnerDst: peer.VTEPMAC,
-	})
-	if err != nil {
-		return adj, err
-	}
-	adj.Ready = true
-	return adj, nil
-}
-
-// complain logs when a peer becomes unreachable and when it is reached again.
-func (p *Programmer) complain(peer string, err error) {
-	now := ""
-	if err != nil {
-		now = err.Error()
-	}
-	if p.peers[peer] == now {
-		return
-	}
-	p.peers[peer] = now
-	if err != nil {
-		p.log.Warn("peer is not reachable", "peer", peer, "cause", now)
-	} else {
-		p.log.Info("peer is reachable", "peer", peer)
 	}
 }

@@ -171,28 +171,10 @@ func (l *loop) refreshRoutes(all bool, now time.Time) error {
 		found[dst] = &target{known: true, route: r, err: err}
 	}
 
-	hops := make(map[hopKey]*hop, len(found))
-	for _, t := range found {
-		key := hopKey{t.route.ifindex, t.route.via}
-		if t.err != nil || hops[key] != nil {
-			continue
-		}
-		h := w.hops[key]
-		if h == nil || all {
-			n, err := w.kernel.neighbour(key)
-			if err != nil {
-				return err
-			}
-			if h == nil {
-				h = &hop{neighbour: n, due: now}
-				l.keepBy(now)
-			} else {
-				l.takeHop(h, n, now)
-			}
-		}
-		hops[key] = h
+	hops, err := l.findHops(found, all, now)
+	if err != nil {
+		return err
 	}
-
 	changed := len(hops) != len(w.hops)
 	w.mu.Lock()
 	for dst, t := range found {
@@ -207,4 +189,33 @@ func (l *loop) refreshRoutes(all bool, now time.Time) error {
 		l.push(Event{Kind: Changed})
 	}
 	return nil
+}
+
+// findHops are the next hops of the destinations found: those that there are
+// already, read again with all set, and new ones.
+func (l *loop) findHops(found map[netip.Addr]*target, all bool, now time.Time) (map[hopKey]*hop, error) {
+	hops := make(map[hopKey]*hop, len(l.w.hops))
+	for _, t := range found {
+		for _, by := range t.route.hops { // none with an error
+			key := by.hopKey
+			if hops[key] != nil {
+				continue
+			}
+			h := l.w.hops[key]
+			if h == nil || all {
+				n, err := l.w.kernel.neighbour(key)
+				if err != nil {
+					return nil, err
+				}
+				if h == nil {
+					h = &hop{neighbour: n, due: now}
+					l.keepBy(now)
+				} else {
+					l.takeHop(h, n, now)
+				}
+			}
+			hops[key] = h
+		}
+	}
+	return hops, nil
 }

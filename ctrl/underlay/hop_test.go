@@ -29,7 +29,7 @@ func TestNextHopIsResolvedWithoutTraffic(t *testing.T) {
 	nh := b.hop("10.77.0.2")
 	want := NextHop{
 		Dev: b.dev, Ifindex: up.Index, Src: netip.MustParseAddr("10.77.0.1"), Via: netip.MustParseAddr("10.77.0.2"),
-		MTU: 1500, SrcMAC: up.MAC, MAC: b.peerMAC(), Resolved: true, State: "REACHABLE",
+		MTU: 1500, SrcMAC: up.MAC, MAC: b.peerMAC(), Resolved: true, State: "REACHABLE", Weight: 1,
 	}
 	if nh != want {
 		t.Errorf("next hop is\n%+v, want\n%+v", nh, want)

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"culvert/internal/packet"
@@ -25,13 +25,25 @@ type NextHop struct {
 	// PROBE, PERMANENT or NOARP.
 	Resolved bool
 	State    string // as 'ip neigh' shows it; NONE if the kernel has no entry
+	// Weight is the next hop's share among those of the same route, 1 to 256.
+	Weight int
 }
 
 // route is the kernel's answer for a destination. The zero route is none.
 type route struct {
-	ifindex  int
-	via, src netip.Addr
-	mtu      int // 0: the link's
+	src  netip.Addr
+	mtu  int // 0: the link's
+	hops []way
+}
+
+// way is one next hop of a route.
+type way struct {
+	hopKey
+	weight int
+}
+
+func (r *route) equal(o *route) bool {
+	return r.src == o.src && r.mtu == o.mtu && slices.Equal(r.hops, o.hops)
 }
 
 // target is a tracked destination.
@@ -43,7 +55,7 @@ type target struct {
 
 // same reports whether two lookups have the same outcome.
 func (t *target) same(o *target) bool {
-	if t.known != o.known || t.route != o.route || (t.err == nil) != (o.err == nil) {
+	if t.known != o.known || !t.route.equal(&o.route) || (t.err == nil) != (o.err == nil) {
 		return false
 	}
 	return t.err == nil || t.err.Error() == o.err.Error()
@@ -72,13 +84,24 @@ func (w *Watcher) Track(dsts []netip.Addr) {
 	}
 }
 
-// NextHop is how dst is reached now: from the mirror if it is tracked, by
-// asking the kernel otherwise, which then is not made to resolve it. It fails
-// if there is no route, or none through an uplink; the error names the device.
-// A next hop that is not resolved is no error.
+// NextHop is the first of NextHops.
 func (w *Watcher) NextHop(dst netip.Addr) (NextHop, error) {
+	all, err := w.NextHops(dst)
+	if err != nil {
+		return NextHop{}, err
+	}
+	return all[0], nil
+}
+
+// NextHops is how dst is reached now, at least one way unless there is an error,
+// and more if the kernel's route has several; in the order of Ifindex and Via.
+// The answer is from the mirror if dst is tracked; otherwise the kernel is asked,
+// and not made to resolve anything. It fails if there is no route, or none
+// through an uplink; the error names the device. A next hop that is not resolved
+// is no error. The result is the caller's.
+func (w *Watcher) NextHops(dst netip.Addr) ([]NextHop, error) {
 	if !dst.IsValid() {
-		return NextHop{}, errors.New("no address to look up a route for")
+		return nil, errors.New("no address to look up a route for")
 	}
 	dst = dst.Unmap().WithZone("")
 	w.mu.RLock()
@@ -89,27 +112,45 @@ func (w *Watcher) NextHop(dst netip.Addr) (NextHop, error) {
 		t = &target{known: true, route: r, err: err}
 	}
 	if t.err != nil {
-		return NextHop{}, t.err
+		return nil, t.err
 	}
-	key := hopKey{t.route.ifindex, t.route.via}
-	h := w.hops[key]
+	all := make([]NextHop, 0, len(t.route.hops))
+	for _, h := range t.route.hops {
+		nh, err := w.nextHop(&t.route, h)
+		if err != nil {
+			return nil, err
+		}
+		if nh.Ifindex != 0 {
+			all = append(all, nh)
+		}
+	}
+	if len(all) == 0 { // they went while Run has not looked again
+		return nil, fmt.Errorf("the route to %s leaves through an uplink that has just disappeared", dst)
+	}
+	return all, nil
+}
+
+// nextHop is one way of a route with what the mirror knows of it; the zero
+// NextHop if its uplink is gone. Whoever is not Run holds w.mu.
+func (w *Watcher) nextHop(r *route, by way) (NextHop, error) {
+	h := w.hops[by.hopKey]
 	if h == nil {
-		n, err := w.kernel.neighbour(key)
+		n, err := w.kernel.neighbour(by.hopKey)
 		if err != nil {
 			return NextHop{}, err
 		}
 		h = &hop{neighbour: n}
 	}
-	up := w.uplink(t.route.ifindex)
-	if up == nil { // it went while Run has not looked again
-		return NextHop{}, fmt.Errorf("the route to %s leaves through an uplink that has just disappeared", dst)
+	up := w.uplink(by.ifindex)
+	if up == nil {
+		return NextHop{}, nil
 	}
 	nh := NextHop{
-		Dev: up.Name, Ifindex: up.Index, Src: t.route.src, Via: t.route.via, MTU: up.MTU,
-		SrcMAC: up.MAC, MAC: h.mac, Resolved: h.usable(), State: h.stateName(),
+		Dev: up.Name, Ifindex: up.Index, Src: r.src, Via: by.addr, MTU: up.MTU,
+		SrcMAC: up.MAC, MAC: h.mac, Resolved: h.usable(), State: h.stateName(), Weight: by.weight,
 	}
-	if t.route.mtu > 0 {
-		nh.MTU = min(nh.MTU, t.route.mtu)
+	if r.mtu > 0 {
+		nh.MTU = min(nh.MTU, r.mtu)
 	}
 	return nh, nil
 }
@@ -125,8 +166,9 @@ func (w *Watcher) uplink(index int) *Link {
 	return nil
 }
 
-// lookup asks the kernel for the route to dst and refuses one that does not
-// leave through an uplink. Whoever is not Run holds w.mu.
+// lookup asks the kernel for the route to dst. It leaves out next hops that do
+// not leave through an uplink, and refuses a route that has no other. Whoever is
+// not Run holds w.mu.
 func (w *Watcher) lookup(dst netip.Addr) (route, error) {
 	r, kind, err := w.kernel.route(dst)
 	switch {
@@ -136,40 +178,16 @@ func (w *Watcher) lookup(dst netip.Addr) (route, error) {
 		return route{}, fmt.Errorf("%s is an address of this node itself; two nodes may not have the same one", dst)
 	case kind != unix.RTN_UNICAST:
 		return route{}, fmt.Errorf("the kernel's route to %s refuses packets (see: ip route get %s)", dst, dst)
-	case w.uplink(r.ifindex) == nil:
-		dev := w.devices[r.ifindex].name
+	}
+	through := r.hops[0].ifindex
+	r.hops = slices.DeleteFunc(r.hops, func(h way) bool { return w.uplink(h.ifindex) == nil })
+	if len(r.hops) == 0 {
+		dev := w.devices[through].name
 		if dev == "" {
-			dev = fmt.Sprintf("device %d", r.ifindex)
+			dev = fmt.Sprintf("device %d", through)
 		}
 		return route{}, fmt.Errorf("the kernel's route to %s leaves through %s, which is no uplink (uplinks: %s); correct the route or the list of uplinks",
 			dst, dev, strings.Join(w.names, ", "))
 	}
 	return r, nil
-}
-
-// route asks the kernel for the route to dst and what kind it is.
-func (k *kernel) route(dst netip.Addr) (r route, kind int, err error) {
-	var found []netlink.Route
-	err = k.do(func(h *netlink.Handle) (err error) {
-		found, err = h.RouteGet(dst.AsSlice())
-		return err
-	})
-	switch {
-	case errors.Is(err, errStopped):
-		return route{}, 0, err
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), err == nil && len(found) == 0:
-		return route{}, 0, fmt.Errorf("the kernel has no route to %s; add one, or check the addresses of the uplinks", dst)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL): // prohibit, blackhole
-		return route{}, unix.RTN_BLACKHOLE, nil
-	case err != nil:
-		return route{}, 0, fmt.Errorf("%w: the route to %s: %w", errRefused, dst, err)
-	}
-	a := &found[0]
-	r = route{ifindex: a.LinkIndex, via: dst, src: addrFrom(a.Src), mtu: a.MTU}
-	if via, ok := a.Via.(*netlink.Via); ok { // an IPv4 route through an IPv6 gateway
-		r.via = addrFrom(via.Addr)
-	} else if len(a.Gw) != 0 {
-		r.via = addrFrom(a.Gw)
-	}
-	return r, a.Type, nil
 }

@@ -1,10 +1,8 @@
 package fib
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"sync"
 	"testing"
 
@@ -53,86 +51,6 @@ func loaded(tb testing.TB, prefixes []netip.Prefix) *Table {
 	return table
 }
 
-func BenchmarkLookup(b *testing.B) {
-	for _, n := range []int{10, 1_000, 100_000} {
-		for _, v4 := range []bool{true, false} {
-			r := rand.New(rand.NewPCG(5, 6))
-			prefixes := manyPrefixes(r, v4, n)
-			s := loaded(b, prefixes).Commit()
-			hit := make([]packet.Addr, 1024)
-			for i := range hit {
-				hit[i] = packet.AddrFrom(prefixes[r.IntN(n)].Addr())
-			}
-			miss := make([]packet.Addr, 1024)
-			for i := range miss {
-				miss[i] = hit[i]
-				miss[i][0], miss[i][12] = 0xfe, 0xfe
-				if v4 {
-					miss[i][0] = 0
-				}
-			}
-			family := map[bool]string{true: "v4", false: "v6"}[v4]
-			for _, c := range []struct {
-				name  string
-				addrs []packet.Addr
-			}{{"hit", hit}, {"miss", miss}} {
-				b.Run(fmt.Sprintf("Lookup/%s/%s/prefixes=%d", family, c.name, n), func(b *testing.B) {
-					b.ReportAllocs()
-					for i := 0; b.Loop(); i++ {
-						s.Lookup(c.addrs[i&1023])
-					}
-				})
-				b.Run(fmt.Sprintf("Find/%s/%s/prefixes=%d", family, c.name, n), func(b *testing.B) {
-					b.ReportAllocs()
-					for i := 0; b.Loop(); i++ {
-						s.Find(&c.addrs[i&1023])
-					}
-				})
-			}
-		}
-	}
-}
-
-// BenchmarkPublish is one changed route and a Commit.
-func BenchmarkPublish(b *testing.B) {
-	for _, n := range []int{10, 1_000, 100_000} {
-		b.Run(fmt.Sprintf("prefixes=%d", n), func(b *testing.B) {
-			prefixes := manyPrefixes(rand.New(rand.NewPCG(5, 6)), true, n)
-			table := loaded(b, prefixes)
-			table.Commit()
-			id := table.AddAdjacency(Adjacency{Kind: KindVXLAN})
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				p := prefixes[i%n]
-				if i/n%2 == 0 {
-					table.DeleteRoute(p)
-				} else if err := table.SetRoute(Route{p, id, "culvert"}); err != nil {
-					b.Fatal(err)
-				}
-				table.Commit()
-			}
-		})
-	}
-}
-
-// BenchmarkLoad fills an empty table; B/route is what stays in the heap.
-func BenchmarkLoad(b *testing.B) {
-	const n = 100_000
-	prefixes := manyPrefixes(rand.New(rand.NewPCG(5, 6)), true, n)
-	var before, after runtime.MemStats
-	for b.Loop() {
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		table := loaded(b, prefixes)
-		s := table.Commit()
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		runtime.KeepAlive(s)
-	}
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/route")
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/route")
-}
-
 func TestLookupDoesNotAllocate(t *testing.T) {
 	table := loaded(t, manyPrefixes(rand.New(rand.NewPCG(5, 6)), true, 1000))
 	s := table.Commit()
@@ -140,6 +58,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		s.Lookup(a)
 		s.Find(&a)
+		s.FindFlow(&packet.Key{Dst: a})
 		s.IsPeer(a)
 		s.Adjacency(1)
 	}); n != 0 {

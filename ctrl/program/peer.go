@@ -1,0 +1,134 @@
+package program
+
+import (
+	"fmt"
+
+	"culvert/ctrl/flavour"
+	"culvert/ctrl/underlay"
+	"culvert/encap"
+	"culvert/fib"
+	"culvert/internal/packet"
+)
+
+// wantPeer adds another node: what all its prefixes lead to, the FDB entry of
+// its VTEP, and the neighbour that maps its tunnel address to it. Its routes are
+// there even while the underlay does not reach it: traffic for it must not take
+// a wider route.
+func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
+	to, err := p.wantWays(r, peer)
+	p.complain(peer.Name, err)
+	for _, c := range peer.PodCIDRs {
+		r.routes[c.Masked()] = route{to, protoCulvert}
+	}
+	r.fdb[fdbKey{p.desired.VNI, peer.VTEPMAC}] = fib.FDBEntry{
+		VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent",
+	}
+	if peer.TunnelIP.IsValid() {
+		r.neighbours[neighKey{peer.TunnelIP, vxlanDev}] = fib.Neighbour{
+			Addr: peer.TunnelIP, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
+		}
+	}
+}
+
+// wantWays adds the tunnel to a peer, or a group of tunnels where the underlay
+// has several ways to it, and returns the name. Of several ways those that are
+// not ready are left out. On an error the tunnel is not ready.
+func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
+	name := "peer " + peer.Name
+	tunnel, err := p.tunnel(peer)
+	var all []underlay.NextHop
+	if err == nil {
+		all, err = p.underlay.NextHops(peer.PublicIP)
+	}
+	var ready []underlay.NextHop
+	for _, nh := range all {
+		if problem := p.problem(nh); problem == nil {
+			ready = append(ready, nh)
+		} else if err == nil {
+			err = problem
+		}
+	}
+	switch {
+	case len(ready) > 0:
+		all, err = ready, nil
+	case len(all) > 0:
+		all = all[:1]
+	default:
+		tunnel.Ready = false
+		r.adjacencies[name] = adjacency{Adjacency: tunnel}
+		return name, err
+	}
+	all = all[:min(len(all), fib.MaxMembers)]
+	if len(all) == 1 {
+		r.adjacencies[name] = adjacency{tunnel, p.wantHop(r, all[0])}
+		return name, err
+	}
+	group := "ways to " + peer.Name
+	for _, nh := range all {
+		one := fmt.Sprintf("%s via %s dev %s", name, nh.Via, nh.Dev)
+		r.adjacencies[one] = adjacency{tunnel, p.wantHop(r, nh)}
+		r.groups[group] = append(r.groups[group], member{one, uint16(min(max(nh.Weight, 1), fib.MaxWeight))})
+	}
+	return group, err
+}
+
+// problem says why a next hop cannot be sent to.
+func (p *Programmer) problem(nh underlay.NextHop) error {
+	if _, ok := p.uplinks[nh.Ifindex]; !ok {
+		return fmt.Errorf("it is reached through %s, which is no uplink that Culvert holds", nh.Dev)
+	}
+	if !nh.Resolved {
+		return fmt.Errorf("the next hop %s does not answer on %s", nh.Via, nh.Dev)
+	}
+	return nil
+}
+
+// wantHop adds a next hop, which the tunnels to many peers share.
+func (p *Programmer) wantHop(r *rows, nh underlay.NextHop) hopKey {
+	key := hopKey{nh.Ifindex, nh.Via, nh.MTU}
+	r.hops[key] = fib.NextHop{
+		Ready: p.problem(nh) == nil, Port: p.uplinks[nh.Ifindex].Port, Dev: nh.Dev,
+		MTU: uint16(min(max(nh.MTU, 0), 65535)), SrcMAC: nh.SrcMAC, MAC: nh.MAC, Gateway: nh.Via,
+	}
+	return key
+}
+
+// tunnel is the tunnel to a peer, whatever the way there. On an error it is not
+// ready.
+func (p *Programmer) tunnel(peer *flavour.Peer) (fib.Adjacency, error) {
+	remote := packet.AddrFrom(peer.PublicIP)
+	adj := fib.Adjacency{
+		Kind: fib.KindVXLAN, Via: peer.PublicIP, Peer: remote.Fold(), VNI: p.desired.VNI, MAC: peer.VTEPMAC, MTU: uint16(p.podMTU),
+	}
+	if p.podMTU == 0 {
+		adj.MTU = 65535 // what the next hop allows
+	}
+	local := p.desired.Local
+	if local == nil || !local.PublicIP.IsValid() {
+		return adj, fmt.Errorf("this node has no address in the cluster yet")
+	}
+	var err error
+	adj.Rewrite, err = encap.VXLAN(encap.VXLANParams{
+		Src: packet.AddrFrom(local.PublicIP), Dst: remote,
+		DstPort: p.desired.Port, VNI: p.desired.VNI, InnerSrc: local.VTEPMAC, InnerDst: peer.VTEPMAC,
+	})
+	adj.Ready = err == nil
+	return adj, err
+}
+
+// complain logs when a peer becomes unreachable and when it is reached again.
+func (p *Programmer) complain(peer string, err error) {
+	now := ""
+	if err != nil {
+		now = err.Error()
+	}
+	if p.peers[peer] == now {
+		return
+	}
+	p.peers[peer] = now
+	if err != nil {
+		p.log.Warn("peer is not reachable", "peer", peer, "cause", now)
+	} else {
+		p.log.Info("peer is reachable", "peer", peer)
+	}
+}
