@@ -244,13 +244,13 @@ func (p *pairOf) add(f Fragment) modelResult {
 		got.flow = *res.Flow
 	}
 	p.dropped(wantDropped)
-	switch {
-	case res.Verdict == Hold:
+	switch res.Verdict {
+	case Hold:
 		if _, used := p.frames[res.Handle]; used || res.Handle == 0 {
 			p.t.Fatalf("handle %d is in use", res.Handle)
 		}
 		p.frames[res.Handle] = p.next
-	case res.Verdict == Pass:
+	case Pass:
 		for h := res.Handle; h != 0; {
 			got.released = append(got.released, p.frames[h])
 			delete(p.frames, h)

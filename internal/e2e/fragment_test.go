@@ -112,11 +112,14 @@ func TestFragmentsInDisorder(t *testing.T) {
 				})
 			}
 			fromWire(t, c, payload, reverse)
-			for _, w := range culvertJSON[api.Status](t, n, "status").Workers {
-				if w.Fragments.Held != 0 {
-					t.Errorf("worker %d holds frames: %+v", w.ID, w.Fragments)
+			eventually(t, "no frame waits", func() error {
+				for _, w := range culvertJSON[api.Status](t, n, "status").Workers {
+					if w.Fragments.Held != 0 {
+						return fmt.Errorf("worker %d: %+v", w.ID, w.Fragments)
+					}
 				}
-			}
+				return nil
+			})
 		})
 	}
 }
