@@ -1,6 +1,6 @@
 // Package fib holds what the dataplane forwards by: the longest-prefix table,
-// the adjacencies that its routes share, the FDB, the neighbours and the node's
-// own addresses.
+// the adjacencies and groups of them that its routes share, the FDB, the
+// neighbours and the node's own addresses. docs/routes.md is about it.
 //
 // There is one writer, a [Table], and any number of readers, each with a
 // [Snapshot]. A snapshot never changes; a new one shares with the last all that

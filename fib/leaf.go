@@ -20,8 +20,7 @@ func (l leaf) find(v uint16) AdjID {
 	n := len(l) * 2 / 3
 	at, words := 0, l[:(n+1)/2]
 	// As many steps for all leaves of up to 64 ranges: the processor guesses
-	// right when the loop ends, and goes on to the next packet's lookup
-	// meanwhile.
+	// right when the loop ends.
 	for half := max(32, 1<<bits.Len(uint(n))>>1); half > 0; half >>= 1 {
 		next := min(at+half, n-1)
 		if uint16(words[next>>1]>>(next&1*16)) <= v {

@@ -10,8 +10,7 @@ import (
 // matcher answers what packets ask: which adjacency the longest prefix leads to.
 // It is compiled from the routes (compile.go) and never changes. bart, which
 // holds them, answers any question about them, and that takes a dozen loads that
-// wait for each other; this takes three to six, of a fifth of the memory, without
-// a branch that cannot be predicted.
+// wait for each other; this takes three to six, from a fraction of the memory.
 //
 //	IPv4  16 bits  page ─ 8 bits  block                    ─ longer than 24 bits: bart
 //	IPv6  16 bits  page ─ 8 bits  page ─ 8 bits  block6 ─ 16 bits  leaf ─ longer than 48 bits: bart
@@ -78,9 +77,9 @@ type below struct {
 	leaf leaf
 }
 
-// find4 is the best route for an address of 32 bits: 0 is none. What the levels
-// say is chosen among without a branch, here and below: a guess that is wrong
-// costs the overlap with the next packet's lookup.
+// find4 is the best route for an address of 32 bits: 0 is none. Among what the
+// levels say is chosen by conditional moves, here and below: a branch that is
+// guessed wrong costs the overlap with the next packet's lookup.
 func (m *matcher) find4(a uint32) AdjID {
 	p := m.v4[a>>24]
 	if p == nil {
