@@ -20,11 +20,14 @@ type intakeCounter struct {
 }
 
 type intakeEndpoint struct {
-	_       structs.HostLayout
-	Addr    [16]uint8
+	_  structs.HostLayout
+	To struct {
+		_    structs.HostLayout
+		Addr [16]uint8
+		Port uint16
+		Pad  uint16
+	}
 	Ifindex uint32
-	Port    uint16
-	Pad     uint16
 }
 
 type intakePort struct {
