@@ -74,7 +74,7 @@ struct tag {
 	__u16 stamp; /* likewise */
 };
 
-enum { TAG_MARK = 0x02, TAG_GENUINE = 1 };
+enum { TAG_MARK = 0x02, TAG_GENUINE = 1, TAG_VLAN = 2 };
 
 /* genuine reports whether the address is the one that the port's far side may use. */
 static __always_inline int genuine(const __u8 *mac, const struct port *port)
@@ -119,15 +119,15 @@ int take_pod(struct __sk_buff *skb)
 	struct port *port;
 	struct tag *tag;
 
-	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it would
-	 * be lost. Pods have no VLANs. */
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present)
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return TCX_DROP;
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
 		return TCX_DROP;
 	tag = (void *)eth->src;
-	tag->flags = genuine(eth->src, port) ? TAG_GENUINE : 0;
+	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it does not
+	 * arrive. Pods have no VLANs: the worker drops the frame, and counts it. */
+	tag->flags = (genuine(eth->src, port) ? TAG_GENUINE : 0) | (skb->vlan_present ? TAG_VLAN : 0);
 	tag->mark = TAG_MARK;
 	tag->port = port->index;
 	tag->stamp = stamp(assign(skb));
