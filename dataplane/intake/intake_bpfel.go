@@ -14,9 +14,11 @@ import (
 )
 
 type intakeCounter struct {
-	_   structs.HostLayout
-	Big uint32
-	Pad [15]uint32
+	_    structs.HostLayout
+	Big  uint32
+	Pad0 uint32
+	Lost uint64
+	Pad  [6]uint64
 }
 
 type intakeEndpoint struct {

@@ -127,8 +127,33 @@ func TestPodWithoutPort(t *testing.T) {
 	p.send(t, segment(p.mac, 1, 1, 3000, 1000))
 	seen.wait(t, 2) // they reached the node
 	r.expect(0)
+	if n := r.stats().RxFailed; n != 2 {
+		t.Errorf("%d frames are counted, want 2", n)
+	}
 	if ip := counter4(t, r.node, "InReceives"); ip != 0 {
 		t.Errorf("%d packets reached the node's IP stack", ip)
+	}
+}
+
+// A worker without a socket: what is for it is counted, also when all is closed.
+func TestQueueWithoutSocket(t *testing.T) {
+	r := newRig(t, 1)
+	p := r.addPod()
+	if err := r.in.coll.Maps[intakeMapSockets].Delete(uint32(0)); err != nil {
+		t.Fatal(err)
+	}
+	p.send(t, segment(p.mac, 1, 1, 10, 0))
+	r.expect(0)
+	if n := r.stats().RxFailed; n != 1 {
+		t.Errorf("%d frames are counted, want 1", n)
+	}
+	r.node.Do(t, func() {
+		if err := r.in.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n := r.stats().RxFailed; n != 1 {
+		t.Errorf("%d frames are counted at the end, want 1", n)
 	}
 }
 

@@ -7,8 +7,9 @@
  * the far end of one of two veths, in a namespace of their own, without a queue
  * between (bpf_redirect_peer). In place of the frame's source address they write
  * by which port it came: struct tag. A frame of a pod that finds no port is dropped:
- * no packet of a pod may bypass the rules that Culvert enforces. A frame of an
- * uplink that is not ours is the kernel's, and none of its bytes is touched.
+ * no packet of a pod may bypass the rules that Culvert enforces. What ends here is
+ * counted (struct counter). A frame of an uplink that is not ours is the kernel's,
+ * and none of its bytes is touched.
  *
  * The order of small and GSO frames is kept by a counter for each queue: see
  * order.go. */
@@ -43,7 +44,9 @@ struct {
 /* One cache line for each queue. */
 struct counter {
 	__u32 big; /* GSO frames that the packet socket has got, or has dropped */
-	__u32 pad[15];
+	__u32 pad0;
+	__u64 lost; /* frames that the programs could not hand on */
+	__u64 pad[6];
 };
 
 struct {
@@ -105,6 +108,21 @@ static __always_inline __u16 stamp(__u32 queue)
 	return c ? *(volatile __u32 *)&c->big : 0;
 }
 
+/* lose counts a frame of the queue's that ends here, of which nobody else knows. */
+static __always_inline void lose(__u32 queue)
+{
+	struct counter *c = bpf_map_lookup_elem(&counters, &queue);
+
+	if (c)
+		__sync_fetch_and_add(&c->lost, 1);
+}
+
+static __always_inline int drop(void)
+{
+	lose(0);
+	return TCX_DROP;
+}
+
 /* move hands the frame to the sockets. */
 static __always_inline int move(struct __sk_buff *skb)
 {
@@ -120,10 +138,10 @@ int take_pod(struct __sk_buff *skb)
 	struct tag *tag;
 
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return TCX_DROP;
+		return drop();
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
-		return TCX_DROP;
+		return drop();
 	tag = (void *)eth->src;
 	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it does not
 	 * arrive. Pods have no VLANs: the worker drops the frame, and counts it. */
@@ -167,20 +185,24 @@ int take_uplink(struct __sk_buff *skb)
 	if (!port)
 		return TCX_NEXT;
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb) < 0)
-		return TCX_DROP;
+		return drop();
 	tag.mark = TAG_MARK;
 	tag.flags = TAG_GENUINE;
 	tag.port = port->index;
 	tag.stamp = stamp(assign(skb));
 	if (bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethernet, src), &tag, sizeof(tag), 0) < 0)
-		return TCX_DROP;
+		return drop();
 	return move(skb);
 }
 
 SEC("xdp.frags")
 int to_sockets(struct xdp_md *ctx)
 {
-	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+	long verdict = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+
+	if (verdict != XDP_REDIRECT)
+		lose(ctx->rx_queue_index);
+	return verdict;
 }
 
 /* count_big runs when the packet socket has had the frame: taps come before tcx
