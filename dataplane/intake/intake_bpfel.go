@@ -51,7 +51,9 @@ const (
 	intakeProgCountBig    = "count_big"
 	intakeProgTakePod     = "take_pod"
 	intakeProgTakeUplink  = "take_uplink"
+	intakeProgToBulk      = "to_bulk"
 	intakeProgToSockets   = "to_sockets"
+	intakeProgTurnBack    = "turn_back"
 	intakeVarBulkIfindex  = "bulk_ifindex"
 	intakeVarSmallIfindex = "small_ifindex"
 	intakeVarWorkers      = "workers"
@@ -102,7 +104,9 @@ type intakeProgramSpecs struct {
 	CountBig   *ebpf.ProgramSpec `ebpf:"count_big"`
 	TakePod    *ebpf.ProgramSpec `ebpf:"take_pod"`
 	TakeUplink *ebpf.ProgramSpec `ebpf:"take_uplink"`
+	ToBulk     *ebpf.ProgramSpec `ebpf:"to_bulk"`
 	ToSockets  *ebpf.ProgramSpec `ebpf:"to_sockets"`
+	TurnBack   *ebpf.ProgramSpec `ebpf:"turn_back"`
 }
 
 // intakeMapSpecs contains maps before they are loaded into the kernel.
@@ -175,7 +179,9 @@ type intakePrograms struct {
 	CountBig   *ebpf.Program `ebpf:"count_big"`
 	TakePod    *ebpf.Program `ebpf:"take_pod"`
 	TakeUplink *ebpf.Program `ebpf:"take_uplink"`
+	ToBulk     *ebpf.Program `ebpf:"to_bulk"`
 	ToSockets  *ebpf.Program `ebpf:"to_sockets"`
+	TurnBack   *ebpf.Program `ebpf:"turn_back"`
 }
 
 func (p *intakePrograms) Close() error {
@@ -183,7 +189,9 @@ func (p *intakePrograms) Close() error {
 		p.CountBig,
 		p.TakePod,
 		p.TakeUplink,
+		p.ToBulk,
 		p.ToSockets,
+		p.TurnBack,
 	)
 }
 

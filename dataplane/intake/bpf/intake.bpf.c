@@ -3,6 +3,8 @@
  *	a pod's veth, an uplink ── take_pod, take_uplink ─┬─ small: veth "small" ── to_sockets ── AF_XDP sockets
  *	                                                  └─ GSO:   veth "bulk" ── packet sockets, then count_big
  *
+ * and what to_sockets is not shown: turn_back, to_bulk, and on as the GSO frames.
+ *
  * take_pod and take_uplink run at a device's tcx ingress and move what is ours to
  * the far end of one of two veths, in a namespace of their own, without a queue
  * between (bpf_redirect_peer). In place of the frame's source address they write
@@ -203,6 +205,24 @@ int to_sockets(struct xdp_md *ctx)
 	if (verdict != XDP_REDIRECT)
 		lose(ctx->rx_queue_index);
 	return verdict;
+}
+
+/* A frame that a pod's own tc program has redirected is marked, the mark comes across
+ * the veths, and generic XDP passes over such frames (net/core/dev.c,
+ * netif_receive_generic_xdp): what reaches the small veth's ingress behind XDP. It
+ * takes the packet socket instead, as if it were big, and is counted and put in order
+ * as those are. Between the far ends leads no way without a queue, for they are in one
+ * namespace: it goes back to the near end first. */
+SEC("tcx/ingress")
+int turn_back(struct __sk_buff *skb)
+{
+	return bpf_redirect_peer(skb->ifindex, 0);
+}
+
+SEC("tcx/ingress")
+int to_bulk(struct __sk_buff *skb)
+{
+	return bpf_redirect_peer(bulk_ifindex, 0);
 }
 
 /* count_big runs when the packet socket has had the frame: taps come before tcx
