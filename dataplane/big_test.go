@@ -501,6 +501,9 @@ func TestIntake(t *testing.T) {
 	if n1.drops(drop.PortGone) != 2 || n1.drops(drop.FrameTooShort) != 1 {
 		t.Errorf("drops %+v", n1.e.Drops())
 	}
+	if s, ok := n1.e.Intake(); !ok || s.Spec.Name != "intake" || s.Spec.Queues != 1 {
+		t.Errorf("the intake: %t, %+v", ok, s)
+	}
 	vlan := bytes.Clone(fromA)
 	frame.WriteTag(vlan, frame.Tag{Port: n1.pods["a"].port, Genuine: true, VLAN: true})
 	in.Inject(vlan)
