@@ -24,8 +24,6 @@ const (
 	// folded pseudo-header sum; CsumStart and CsumOffset say where. A device
 	// either lets the kernel complete it or completes it itself on Send.
 	CsumPartial Flags = 1 << iota
-	// CsumValid marks a frame whose layer-4 checksum was verified.
-	CsumValid
 	// SegTCP4, SegTCP6 and SegUDP say what a frame with SegSize is cut into.
 	// One of them is set exactly when SegSize is not 0.
 	SegTCP4
