@@ -501,8 +501,19 @@ func TestIntake(t *testing.T) {
 	if n1.drops(drop.PortGone) != 2 || n1.drops(drop.FrameTooShort) != 1 {
 		t.Errorf("drops %+v", n1.e.Drops())
 	}
+	if s, ok := n1.e.Intake(); !ok || s.Spec.Name != "intake" || s.Spec.Queues != 1 {
+		t.Errorf("the intake: %t, %+v", ok, s)
+	}
+	vlan := bytes.Clone(fromA)
+	frame.WriteTag(vlan, frame.Tag{Port: n1.pods["a"].port, Genuine: true, VLAN: true})
+	in.Inject(vlan)
+	n1.step()
+	want := DropCount{drop.EthertypeUnsupported, "cva", PortVeth, 1}
+	if all := n1.e.Drops(); !slices.Contains(all, want) {
+		t.Errorf("drops %+v, want %+v", all, want)
+	}
 	for _, p := range n1.e.Ports() {
-		want := map[string]uint64{"cva": 3, "cvc": 2}[p.Spec.Name]
+		want := map[string]uint64{"cva": 4, "cvc": 2}[p.Spec.Name]
 		if p.Spec.Kind == PortIntake {
 			t.Error("the intake is listed as a port")
 		} else if p.RxPackets != want {

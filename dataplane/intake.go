@@ -29,5 +29,11 @@ func (w *worker) identify(f *frame.Frame, rec *record) bool {
 		w.received = append(w.received, in)
 	}
 	w.in, rec.in = in, in
+	if tag.VLAN {
+		in.rxPackets++
+		in.rxBytes += uint64(f.Total)
+		w.discard(f, rec, drop.EthertypeUnsupported) // as the frame with its tag would be
+		return false
+	}
 	return true
 }

@@ -68,6 +68,7 @@ func deviceDrops(s *frame.DeviceStats) map[drop.Reason]uint64 {
 		drop.RxFillEmpty: s.RxFillEmpty,
 		drop.RxTooLong:   s.RxTooLong + s.RxDropped,
 		drop.RxInvalid:   s.RxInvalid,
+		drop.RxFailed:    s.RxFailed,
 		drop.TxRefused:   s.TxRefused,
 		drop.TxLinkDown:  s.TxLinkDown,
 		drop.TxInvalid:   s.TxInvalid,
@@ -76,11 +77,25 @@ func deviceDrops(s *frame.DeviceStats) map[drop.Reason]uint64 {
 
 // Ports returns every port's counters in the order of their indices.
 func (e *Engine) Ports() []PortStats {
+	return e.portStats(func(k PortKind) bool { return k != PortIntake })
+}
+
+// Intake returns the intake's counters, with nothing but losses in it: frames are
+// counted at the ports that they came by. ok is false where there is none.
+func (e *Engine) Intake() (s PortStats, ok bool) {
+	for _, s = range e.portStats(func(k PortKind) bool { return k == PortIntake }) {
+		return s, true
+	}
+	return s, false
+}
+
+// portStats returns the counters of the ports of some kinds.
+func (e *Engine) portStats(of func(PortKind) bool) []PortStats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var all []PortStats
 	for _, p := range e.ports {
-		if p == nil || !p.ready || p.spec.Kind == PortIntake {
+		if p == nil || !p.ready || !of(p.spec.Kind) {
 			continue
 		}
 		s := PortStats{Index: p.index, Spec: p.spec}

@@ -75,6 +75,9 @@ func printStatus(w io.Writer, s api.Status) {
 		row("uplink", "%s", line(u.Name, u.State, "mtu", strconv.Itoa(u.MTU), "queues", strconv.Itoa(u.Queues),
 			pair("xdp", u.XDPMode), strings.Join(u.Addrs, " ")))
 	}
+	if in := s.Intake; in != nil {
+		row("intake", "queues %d lost: ring full %d, no free frame %d", in.Queues, in.RingFull["rx"], in.RingFull["fill"])
+	}
 	for _, k := range s.Workers {
 		row("worker", "%d busy %.0f%% frames %d free of %d, big %d whole %d cut %d merged", k.ID, k.Busy*100,
 			k.Frames.Free, k.Frames.Total, k.Big.Whole, k.Big.Cut, k.Big.Merged)

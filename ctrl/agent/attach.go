@@ -69,8 +69,8 @@ func (a *Agent) tune(rec *pods.Record) {
 	if a.intake != nil && a.cfg.XDP.FrameSize == 4096 { // what frame.MaxChunks chunks hold
 		size = bigGSO
 	}
-	if err := podlink.Tune(rec.Link(), size); err != nil {
-		a.log.Warn("the pod's link cannot be tuned: bulk TCP may be slower", "pod", rec.Name(), "cause", err)
+	if err := podlink.Tune(rec.Link(), size, a.intake != nil); err != nil {
+		a.log.Warn("the pod's link cannot be tuned: bulk traffic may be slower", "pod", rec.Name(), "cause", err)
 	}
 }
 

@@ -43,6 +43,10 @@ func (a *Agent) Status() api.Status {
 			Big: api.BigFrames(w.Big), Fragments: api.Fragments(w.Fragments),
 		})
 	}
+	if in, ok := a.engine.Intake(); ok {
+		s.Intake = &api.Intake{Queues: in.Spec.Queues,
+			RingFull: map[string]uint64{"rx": in.Device.RxRingFull, "fill": in.Device.RxFillEmpty}}
+	}
 	a.uplinkStatus(&s)
 	a.reasons(&s, d)
 	s.Ready = len(s.Reasons) == 0

@@ -136,6 +136,9 @@ func steerTo(at *xsk.Attachment, sockets []*xsk.Socket) error {
 // addUplink makes an uplink a port, its frames steered by a native XDP program, or,
 // where the device has none worth having, by way of the intake.
 func (a *Agent) addUplink(l underlay.Link) (held, error) {
+	if a.cfg.XDP.ZeroCopy == xsk.ZeroCopyOn {
+		return a.addUplinkZeroCopy(l)
+	}
 	if a.intake != nil && l.Kind == "veth" { // native mode would take segmentation offload from whoever is at the other end
 		return a.addUplinkToIntake(l)
 	}
@@ -149,6 +152,19 @@ func (a *Agent) addUplink(l underlay.Link) (held, error) {
 		return a.addUplinkToIntake(l)
 	}
 	return h, err
+}
+
+// addUplinkZeroCopy is addUplink where zero copy is demanded: no other way will do.
+// A driver that says that it has none is left as it is: a native program alone would
+// reset a NIC, or take segmentation offload from a veth's other end.
+func (a *Agent) addUplinkZeroCopy(l underlay.Link) (h held, err error) {
+	if err = xsk.CheckZeroCopy(l.Index); err == nil {
+		h, err = a.addUplinkWithXDP(l, xsk.ModeNative)
+	}
+	if err != nil {
+		return held{}, a.cfg.Errorf("xdp.zeroCopy", "on is not to be had on uplink %s: %v", l.Name, err)
+	}
+	return h, nil
 }
 
 func (a *Agent) uplinkSpec(l underlay.Link, mode xsk.Mode) dataplane.PortSpec {
@@ -219,7 +235,7 @@ func (a *Agent) addVethWithXDP(spec dataplane.PortSpec) (*podPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	sockets, open := a.opener(spec.Ifindex, spec.Name, spec.Queues, a.cfg.XDP.ZeroCopy)
+	sockets, open := a.opener(spec.Ifindex, spec.Name, spec.Queues, xsk.ZeroCopyOff)
 	spec.XDPMode = string(at.Mode())
 	p := &podPort{attach: at, ifindex: spec.Ifindex}
 	if p.index, err = a.engine.AddPort(spec, open); err != nil {

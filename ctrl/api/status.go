@@ -18,6 +18,7 @@ type Status struct {
 	MTU     int      `json:"mtu"`
 	Workers []Worker `json:"workers"`
 	Uplinks []Uplink `json:"uplinks"`
+	Intake  *Intake  `json:"intake,omitempty"` // absent where devices have XDP programs of their own
 	Peers   int      `json:"peers"`
 	Pods    int      `json:"pods"`
 	Routes  int      `json:"routes"`
@@ -32,6 +33,14 @@ type Status struct {
 	Stale   bool      `json:"stale"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+}
+
+// Intake is what pods' veths share for receiving.
+type Intake struct {
+	Queues int `json:"queues"`
+	// RingFull counts frames that were lost because the ring, or for big frames the
+	// socket, had no room (rx), or no free frame (fill).
+	RingFull map[string]uint64 `json:"ringfull"`
 }
 
 // VTEP is the node's own tunnel endpoint.

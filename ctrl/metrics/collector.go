@@ -22,7 +22,7 @@ var (
 	rxBytes    = describe("port_receive_bytes_total", "Bytes received on a port, Ethernet headers included.", "port", "kind")
 	txPackets  = describe("port_transmit_packets_total", "Packets sent on a port.", "port", "kind")
 	txBytes    = describe("port_transmit_bytes_total", "Bytes sent on a port, Ethernet headers included.", "port", "kind")
-	ringFull   = describe("xsk_ring_full_total", "Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill).", "port", "ring")
+	ringFull   = describe("xsk_ring_full_total", "Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill); port intake is what pods share for receiving.", "port", "ring")
 	drops      = describe("drops_total", "Frames dropped, by reason and kind of port; 'culvert explain REASON' says what each means.", "reason", "kind")
 	flows      = describe("flows", "Flows in the flow table, by state.", "state")
 	flowCap    = describe("flow_capacity", "Flows that the flow table can hold.")
@@ -63,6 +63,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, pods, float64(s.Pods))
 	gauge(ch, ready, oneIf(s.Ready))
 	gauge(ch, stale, oneIf(s.Stale))
+	if s.Intake != nil {
+		for ring, n := range s.Intake.RingFull {
+			counter(ch, ringFull, n, "intake", ring)
+		}
+	}
 	for i := range s.Workers {
 		collectWorker(ch, &s.Workers[i])
 	}

@@ -105,7 +105,7 @@ culvert_worker_held_fragments{worker="0"} 2
 # HELP culvert_worker_sleeps_total Times a worker waited for input.
 # TYPE culvert_worker_sleeps_total counter
 culvert_worker_sleeps_total{worker="0"} 7
-# HELP culvert_xsk_ring_full_total Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill).
+# HELP culvert_xsk_ring_full_total Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill); port intake is what pods share for receiving.
 # TYPE culvert_xsk_ring_full_total counter
 culvert_xsk_ring_full_total{port="cv0123456789a",ring="fill"} 0
 culvert_xsk_ring_full_total{port="cv0123456789a",ring="rx"} 0
@@ -113,6 +113,8 @@ culvert_xsk_ring_full_total{port="cv0123456789a",ring="tx"} 0
 culvert_xsk_ring_full_total{port="eth0",ring="fill"} 1
 culvert_xsk_ring_full_total{port="eth0",ring="rx"} 0
 culvert_xsk_ring_full_total{port="eth0",ring="tx"} 2
+culvert_xsk_ring_full_total{port="intake",ring="fill"} 6
+culvert_xsk_ring_full_total{port="intake",ring="rx"} 9
 `
 
 func TestCollected(t *testing.T) {

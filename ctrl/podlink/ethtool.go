@@ -7,16 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lossyFeatures are the pod's transmit offloads that AF_XDP cannot carry: a
+// udpSegmentation is an offload that depends on how culvertd receives from the pod:
+// with a virtio_net_hdr each packet's gso_size arrives, through an XDP program it
+// does not. It is off until Tune knows.
+const udpSegmentation = "tx-udp-segmentation"
+
+// lossyFeatures are the pod's transmit offloads that Culvert cannot carry: a
 // packet that needs one arrives without what the offload still had to do.
 //
 // TCP segmentation, scatter-gather and transmit checksums are not among them:
-// they stay on. A big TCP packet can be cut without its gso_size, since TCP
+// they stay on. A big TCP packet can be cut even without its gso_size, since TCP
 // takes any segment size, and a partial checksum is recognised by its value.
-// A big UDP, SCTP or tunnelled packet without its gso_size cannot be cut, and
-// a VLAN tag in the skb's metadata is lost.
+// For a big SCTP or tunnelled packet of a pod's own there is no virtio_net_hdr, and a
+// VLAN tag in the skb's metadata is lost.
 var lossyFeatures = []string{
-	"tx-udp-segmentation",
+	udpSegmentation,
 	"tx-sctp-segmentation",
 	"tx-gso-list",
 	"tx-udp_tnl-segmentation",
@@ -36,8 +41,12 @@ const (
 )
 
 // disableLossyFeatures switches lossyFeatures off on a device of the thread's
-// namespace. A feature that this kernel does not know is skipped.
-func disableLossyFeatures(dev string) error {
+// namespace.
+func disableLossyFeatures(dev string) error { return setFeatures(dev, false, lossyFeatures...) }
+
+// setFeatures switches offloads of a device of the thread's namespace on or off, and
+// makes sure of the first. One that this kernel does not know is skipped.
+func setFeatures(dev string, want bool, names ...string) error {
 	e, err := openEthtool(dev)
 	if err != nil {
 		return fmt.Errorf("offloads of %s: %w", dev, err)
@@ -47,21 +56,21 @@ func disableLossyFeatures(dev string) error {
 	if err != nil {
 		return fmt.Errorf("offloads of %s: %w", dev, err)
 	}
-	var off []int
-	for _, name := range lossyFeatures {
+	var bits []int
+	for _, name := range names {
 		if bit, ok := index[name]; ok {
-			off = append(off, bit)
+			bits = append(bits, bit)
 		}
 	}
-	if err := e.disable(len(index), off); err != nil {
-		return fmt.Errorf("switching offloads of %s off: %w", dev, err)
+	if err := e.set(len(index), bits, want); err != nil {
+		return fmt.Errorf("switching offloads of %s: %w", dev, err)
 	}
 	on, err := e.active(len(index))
 	if err != nil {
 		return fmt.Errorf("offloads of %s: %w", dev, err)
 	}
-	if bit, ok := index[lossyFeatures[0]]; ok && on[bit] {
-		return fmt.Errorf("offload %s of %s stays on although it was switched off", lossyFeatures[0], dev)
+	if bit, ok := index[names[0]]; ok && on[bit] != want {
+		return fmt.Errorf("offload %s of %s is on: %t, although it was switched otherwise", names[0], dev, on[bit])
 	}
 	return nil
 }

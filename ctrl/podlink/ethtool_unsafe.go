@@ -16,7 +16,7 @@ const (
 	cmdGetSetInfo = 0x37 // ETHTOOL_GSSET_INFO
 	cmdGetFeature = 0x3a // ETHTOOL_GFEATURES
 	cmdSetFeature = 0x3b // ETHTOOL_SFEATURES
-	setFeatures   = 4    // ETH_SS_FEATURES
+	stringSet     = 4    // ETH_SS_FEATURES
 )
 
 // ifreq is struct ifreq with a pointer in its union (include/uapi/linux/if.h).
@@ -61,7 +61,7 @@ func (e *ethtool) call(buf []byte) (int, error) {
 func (e *ethtool) featureCount() (int, error) {
 	buf := make([]byte, 20)
 	binary.NativeEndian.PutUint32(buf, cmdGetSetInfo)
-	binary.NativeEndian.PutUint64(buf[8:], 1<<setFeatures)
+	binary.NativeEndian.PutUint64(buf[8:], 1<<stringSet)
 	if _, err := e.call(buf); err != nil {
 		return 0, fmt.Errorf("ETHTOOL_GSSET_INFO: %w", err)
 	}
@@ -72,7 +72,7 @@ func (e *ethtool) featureCount() (int, error) {
 func (e *ethtool) featureStrings(n int) ([]byte, error) {
 	buf := make([]byte, 12+n*gstringLen)
 	binary.NativeEndian.PutUint32(buf, cmdGetStrings)
-	binary.NativeEndian.PutUint32(buf[4:], setFeatures)
+	binary.NativeEndian.PutUint32(buf[4:], stringSet)
 	binary.NativeEndian.PutUint32(buf[8:], uint32(n))
 	if _, err := e.call(buf); err != nil {
 		return nil, fmt.Errorf("ETHTOOL_GSTRINGS: %w", err)
@@ -80,15 +80,19 @@ func (e *ethtool) featureStrings(n int) ([]byte, error) {
 	return buf[12:], nil
 }
 
-// disable writes struct ethtool_sfeatures {u32 cmd, size; {u32 valid, requested}[]}.
-func (e *ethtool) disable(n int, bits []int) error {
+// set writes struct ethtool_sfeatures {u32 cmd, size; {u32 valid, requested}[]}.
+func (e *ethtool) set(n int, bits []int, on bool) error {
 	blocks := (n + 31) / 32
 	buf := make([]byte, 8+8*blocks)
 	binary.NativeEndian.PutUint32(buf, cmdSetFeature)
 	binary.NativeEndian.PutUint32(buf[4:], uint32(blocks))
 	for _, bit := range bits {
-		valid := buf[8+8*(bit/32):]
-		binary.NativeEndian.PutUint32(valid, binary.NativeEndian.Uint32(valid)|1<<(bit%32))
+		block := buf[8+8*(bit/32):]
+		valid := binary.NativeEndian.Uint32(block) | 1<<(bit%32)
+		binary.NativeEndian.PutUint32(block, valid)
+		if on {
+			binary.NativeEndian.PutUint32(block[4:], valid)
+		}
 	}
 	if _, err := e.call(buf); err != nil {
 		return fmt.Errorf("ETHTOOL_SFEATURES: %w", err)

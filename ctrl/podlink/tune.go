@@ -11,29 +11,31 @@ import (
 // Tune prepares a pod's link for bulk traffic. It may be called again, when what it
 // depends on has changed.
 //
-// Of a veth it sets how long GSO frames may be, in both directions, in bytes:
+// Of a veth it sets whether the pod may send UDP frames that are to be cut
+// (UDP_SEGMENT), which with udp false its kernel cuts by itself, and how long GSO
+// frames may be, in both directions, in bytes:
 // 65536 is Linux's default, more is BIG TCP for IPv4 (since Linux 6.3). A kernel
 // that knows nothing of it leaves the default. Over IPv6 a pod goes on sending
 // 64 KB: a longer packet has an extension header in front of TCP
 // (net/ipv6/ip6_output.c, ip6_xmit), which is nothing to forward. The host's end
 // knows one limit for whatever the pod is sent. A TAP takes 64 KB and no more.
-func Tune(ref Ref, gso int) error {
+func Tune(ref Ref, gso int, udp bool) error {
 	if ref.Kind == TAP {
 		return nil
 	}
-	if err := setGSO(ref.HostName, gso, netlink.LinkSetGSOMaxSize, netlink.LinkSetGSOIPv4MaxSize); err != nil {
-		return err
-	}
+	host := setGSO(ref.HostName, gso, netlink.LinkSetGSOMaxSize, netlink.LinkSetGSOIPv4MaxSize)
 	ns, err := OpenNetns(ref.Netns)
 	if err != nil {
-		return err
+		return errors.Join(host, err)
 	}
 	defer ns.Close()
-	err = ns.Do(func() error { return setGSO(ref.IfName, gso, netlink.LinkSetGSOIPv4MaxSize) })
+	err = ns.Do(func() error {
+		return errors.Join(setFeatures(ref.IfName, udp, udpSegmentation), setGSO(ref.IfName, gso, netlink.LinkSetGSOIPv4MaxSize))
+	})
 	if err != nil {
-		return fmt.Errorf("in %s: %w", ref.Netns, err)
+		err = fmt.Errorf("in %s: %w", ref.Netns, err)
 	}
-	return nil
+	return errors.Join(host, err)
 }
 
 // setGSO sets limits of a device's GSO frames.

@@ -24,8 +24,6 @@ const (
 	// folded pseudo-header sum; CsumStart and CsumOffset say where. A device
 	// either lets the kernel complete it or completes it itself on Send.
 	CsumPartial Flags = 1 << iota
-	// CsumValid marks a frame whose layer-4 checksum was verified.
-	CsumValid
 	// SegTCP4, SegTCP6 and SegUDP say what a frame with SegSize is cut into.
 	// One of them is set exactly when SegSize is not 0.
 	SegTCP4
@@ -166,6 +164,7 @@ type DeviceStats struct {
 	RxFillEmpty uint64 // ... because the fill ring was empty
 	RxTooLong   uint64 // frames of more than MaxSegments chunks, dropped whole
 	RxInvalid   uint64 // frames with a chunk that was not the device's: a defect of the kernel or of ours
+	RxFailed    uint64 // frames that a steering program could not hand on
 	TxRingFull  uint64 // frames that Send found no room for and left to its caller
 	TxRefused   uint64 // frames the kernel took and dropped (NET_XMIT_DROP)
 	TxLinkDown  uint64 // frames given up because the device was down or gone

@@ -12,11 +12,14 @@ type Tag struct {
 	Stamp uint16
 	// Genuine: the source MAC was the one that the port's far side may use.
 	Genuine bool
+	// VLAN: the kernel kept a VLAN tag beside the frame, which is lost.
+	VLAN bool
 }
 
 const (
 	tagMark    = 0x02
 	tagGenuine = 1
+	tagVLAN    = 2
 	tagAt      = 6 // the source MAC's offset in an Ethernet header
 )
 
@@ -24,7 +27,8 @@ const (
 // false for a frame that no steering program tagged.
 func ReadTag(b []byte) (t Tag, ok bool) {
 	v := binary.LittleEndian.Uint64(b[tagAt:])
-	return Tag{Port: uint16(v >> 16), Stamp: uint16(v >> 32), Genuine: v>>8&tagGenuine != 0}, v&0xff == tagMark
+	t = Tag{Port: uint16(v >> 16), Stamp: uint16(v >> 32), Genuine: v>>8&tagGenuine != 0, VLAN: v>>8&tagVLAN != 0}
+	return t, v&0xff == tagMark
 }
 
 // WriteTag is the steering program's part, for tests.
@@ -32,6 +36,9 @@ func WriteTag(b []byte, t Tag) {
 	b[tagAt], b[tagAt+1] = tagMark, 0
 	if t.Genuine {
 		b[tagAt+1] = tagGenuine
+	}
+	if t.VLAN {
+		b[tagAt+1] |= tagVLAN
 	}
 	binary.LittleEndian.PutUint16(b[tagAt+2:], t.Port)
 	binary.LittleEndian.PutUint16(b[tagAt+4:], t.Stamp)

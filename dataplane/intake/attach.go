@@ -133,7 +133,9 @@ func (a *Attachment) setEndpoints(ends []xsk.Endpoint) error {
 func (a *Attachment) key(e xsk.Endpoint) intakeEndpoint {
 	var port [2]byte
 	binary.BigEndian.PutUint16(port[:], e.Port)
-	return intakeEndpoint{Addr: e.Addr.As16(), Ifindex: uint32(a.ifindex), Port: binary.NativeEndian.Uint16(port[:])}
+	key := intakeEndpoint{Ifindex: uint32(a.ifindex)}
+	key.To.Addr, key.To.Port = e.Addr.As16(), binary.NativeEndian.Uint16(port[:])
+	return key
 }
 
 // Close ends the taking of frames. Those that were taken may still arrive. Closing

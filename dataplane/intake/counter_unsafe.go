@@ -13,7 +13,7 @@ import (
 // programs that count.
 type counter struct {
 	mem   []byte
-	value *uint32
+	value *intakeCounter
 }
 
 // mapCounter maps the counter of a queue.
@@ -25,12 +25,15 @@ func mapCounter(m *ebpf.Map, queue int) (counter, error) {
 		return counter{}, err
 	}
 	at := unsafe.Add(unsafe.Pointer(unsafe.SliceData(mem)), queue*int(unsafe.Sizeof(intakeCounter{})))
-	return counter{mem: mem, value: (*uint32)(at)}, nil
+	return counter{mem: mem, value: (*intakeCounter)(at)}, nil
 }
 
-// load is the counter's value: frames counted before it are in the socket for whoever
-// looks afterwards.
-func (c *counter) load() uint32 { return atomic.LoadUint32(c.value) }
+// load is the number of big frames: those counted before it are in the socket for
+// whoever looks afterwards.
+func (c *counter) load() uint32 { return atomic.LoadUint32(&c.value.Big) }
+
+// lost is the number of frames that the programs could not hand on.
+func (c *counter) lost() uint64 { return atomic.LoadUint64(&c.value.Lost) }
 
 // unmap ends the sharing. The counter must not be read afterwards.
 func (c *counter) unmap() error {

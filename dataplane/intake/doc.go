@@ -8,6 +8,9 @@
 //	                └─ GSO ───→ cvi…b ═ cvi…b: packet sockets with virtio_net_hdr
 //	                  (host's namespace) (a namespace of its own)
 //
+// Small frames that generic XDP does not see, those that a pod's own tc program has
+// redirected, go on to the packet sockets.
+//
 // The far ends are in a network namespace that has no name and no other device, so
 // that neither the host's stack nor its administrator meets the frames. Which port a
 // frame came by is said in place of its source address: frame.ReadTag.

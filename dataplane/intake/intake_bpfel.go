@@ -14,17 +14,22 @@ import (
 )
 
 type intakeCounter struct {
-	_   structs.HostLayout
-	Big uint32
-	Pad [15]uint32
+	_    structs.HostLayout
+	Big  uint32
+	Pad0 uint32
+	Lost uint64
+	Pad  [6]uint64
 }
 
 type intakeEndpoint struct {
-	_       structs.HostLayout
-	Addr    [16]uint8
+	_  structs.HostLayout
+	To struct {
+		_    structs.HostLayout
+		Addr [16]uint8
+		Port uint16
+		Pad  uint16
+	}
 	Ifindex uint32
-	Port    uint16
-	Pad     uint16
 }
 
 type intakePort struct {
@@ -46,7 +51,9 @@ const (
 	intakeProgCountBig    = "count_big"
 	intakeProgTakePod     = "take_pod"
 	intakeProgTakeUplink  = "take_uplink"
+	intakeProgToBulk      = "to_bulk"
 	intakeProgToSockets   = "to_sockets"
+	intakeProgTurnBack    = "turn_back"
 	intakeVarBulkIfindex  = "bulk_ifindex"
 	intakeVarSmallIfindex = "small_ifindex"
 	intakeVarWorkers      = "workers"
@@ -97,7 +104,9 @@ type intakeProgramSpecs struct {
 	CountBig   *ebpf.ProgramSpec `ebpf:"count_big"`
 	TakePod    *ebpf.ProgramSpec `ebpf:"take_pod"`
 	TakeUplink *ebpf.ProgramSpec `ebpf:"take_uplink"`
+	ToBulk     *ebpf.ProgramSpec `ebpf:"to_bulk"`
 	ToSockets  *ebpf.ProgramSpec `ebpf:"to_sockets"`
+	TurnBack   *ebpf.ProgramSpec `ebpf:"turn_back"`
 }
 
 // intakeMapSpecs contains maps before they are loaded into the kernel.
@@ -170,7 +179,9 @@ type intakePrograms struct {
 	CountBig   *ebpf.Program `ebpf:"count_big"`
 	TakePod    *ebpf.Program `ebpf:"take_pod"`
 	TakeUplink *ebpf.Program `ebpf:"take_uplink"`
+	ToBulk     *ebpf.Program `ebpf:"to_bulk"`
 	ToSockets  *ebpf.Program `ebpf:"to_sockets"`
+	TurnBack   *ebpf.Program `ebpf:"turn_back"`
 }
 
 func (p *intakePrograms) Close() error {
@@ -178,7 +189,9 @@ func (p *intakePrograms) Close() error {
 		p.CountBig,
 		p.TakePod,
 		p.TakeUplink,
+		p.ToBulk,
 		p.ToSockets,
+		p.TurnBack,
 	)
 }
 

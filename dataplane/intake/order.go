@@ -1,6 +1,9 @@
 package intake
 
-import "culvert/dataplane/frame"
+import (
+	"culvert/dataplane/frame"
+	"culvert/dataplane/vnet"
+)
 
 // A pod sends a flow's packets as big frames and small ones, mixed, and they arrive
 // by two sockets. Recv puts them together again, with the help of one counter for
@@ -135,16 +138,13 @@ func (q *Queue) readBig() {
 // stamp is the counter's value when the frame was taken. A frame without a tag, which
 // somebody has sent to the intake's devices by hand, waits for nothing.
 func (q *Queue) stamp(f *frame.Frame) uint32 {
-	tag, ok := frame.ReadTag(q.pool.Bytes(f.Addr, max(f.Len, etherLen)))
+	tag, ok := frame.ReadTag(q.pool.Bytes(f.Addr, max(f.Len, vnet.EtherLen)))
 	if !ok {
 		return q.clear - 1
 	}
 	now := q.counter.load()
 	return now - uint32(uint16(now)-tag.Stamp)
 }
-
-// etherLen is the least that is a frame: struct ethhdr, in bytes.
-const etherLen = 14
 
 // less compares values of the counter, which may have wrapped between them.
 func less(a, b uint32) bool { return int32(a-b) < 0 }

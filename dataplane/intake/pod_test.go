@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"culvert/dataplane/frame"
@@ -89,17 +90,27 @@ func TestSpoofedSource(t *testing.T) {
 	}
 }
 
-// A VLAN tag of a pod's would be lost: the frame is dropped.
+// Frames with a VLAN tag of a pod's arrive, and say that they had one: the kernel
+// has taken it out. Of two the inner one is left.
 func TestTaggedByVLANFromPod(t *testing.T) {
 	r := newRig(t, 1)
 	p := r.addPod()
-	b := segment(p.mac, 1, 1, 10, 0)
-	clear(b[:10])
-	b = append(b[:22:22], append([]byte{0x81, 0, 0, 5}, b[22:]...)...)
-	p.send(t, b)
-	p.send(t, segment(p.mac, 1, 7, 10, 0))
-	if got := r.expect(1)[0]; got.bytes[41] != 7 {
-		t.Errorf("the tagged frame came")
+	for _, c := range []struct{ n, size int }{{10, 0}, {3000, 1000}} {
+		plain := segment(p.mac, 1, 1, c.n, c.size)
+		one := withVLAN(plain, 0x8100)
+		if c.size != 0 {
+			binary.NativeEndian.PutUint16(one[2:], 58)
+		}
+		binary.NativeEndian.PutUint16(one[6:], 38) // the checksum is behind the tag
+		two := withVLAN(withVLAN(segment(p.mac, 1, 1, 10, 0), 0x8100), 0x88a8)
+		clear(two[:10])
+		for name, b := range map[string][]byte{"none": plain, "one": one, "two": two} {
+			p.send(t, b)
+			got := r.expect(1)[0]
+			if !got.tagged || got.tag.Port != 100 || !got.tag.Genuine || got.tag.VLAN != (name != "none") {
+				t.Errorf("%d bytes, VLAN tags %s: tagged %t, %+v", c.n, name, got.tagged, got.tag)
+			}
+		}
 	}
 }
 
@@ -116,8 +127,33 @@ func TestPodWithoutPort(t *testing.T) {
 	p.send(t, segment(p.mac, 1, 1, 3000, 1000))
 	seen.wait(t, 2) // they reached the node
 	r.expect(0)
+	if n := r.stats().RxFailed; n != 2 {
+		t.Errorf("%d frames are counted, want 2", n)
+	}
 	if ip := counter4(t, r.node, "InReceives"); ip != 0 {
 		t.Errorf("%d packets reached the node's IP stack", ip)
+	}
+}
+
+// A worker without a socket: what is for it is counted, also when all is closed.
+func TestQueueWithoutSocket(t *testing.T) {
+	r := newRig(t, 1)
+	p := r.addPod()
+	if err := r.in.coll.Maps[intakeMapSockets].Delete(uint32(0)); err != nil {
+		t.Fatal(err)
+	}
+	p.send(t, segment(p.mac, 1, 1, 10, 0))
+	r.expect(0)
+	if n := r.stats().RxFailed; n != 1 {
+		t.Errorf("%d frames are counted, want 1", n)
+	}
+	r.node.Do(t, func() {
+		if err := r.in.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n := r.stats().RxFailed; n != 1 {
+		t.Errorf("%d frames are counted at the end, want 1", n)
 	}
 }
 

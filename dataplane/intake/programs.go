@@ -60,13 +60,19 @@ func (in *Intake) install(cfg *Config) error {
 		return fmt.Errorf("attaching the XDP program: %w", err)
 	}
 	in.links = append(in.links, xdp)
-	tcx, err := link.AttachTCX(link.TCXOptions{
-		Program: in.coll.Programs[intakeProgCountBig], Interface: bulk, Attach: ebpf.AttachTCXIngress,
+	return errors.Join(in.attachTCX(intakeProgTurnBack, small), in.attachTCX(intakeProgCountBig, bulk))
+}
+
+// attachTCX attaches one of the intake's own programs to a device of the calling
+// thread's namespace.
+func (in *Intake) attachTCX(program string, ifindex int) error {
+	l, err := link.AttachTCX(link.TCXOptions{
+		Program: in.coll.Programs[program], Interface: ifindex, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
 	})
 	if err != nil {
-		return fmt.Errorf("attaching the tcx program: %w", err)
+		return fmt.Errorf("attaching the tcx program %s: %w", program, err)
 	}
-	in.links = append(in.links, tcx)
+	in.links = append(in.links, l)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"errors"
+	"sync"
 
 	"culvert/dataplane/frame"
 	"culvert/dataplane/psock"
@@ -27,6 +28,11 @@ type Queue struct {
 	budget int
 	smalls fifo
 	bigs   fifo
+
+	// The control plane's.
+	mu     sync.Mutex // closing against reading statistics
+	closed bool
+	lost   uint64 // by the programs, as it was read last
 }
 
 // Start implements frame.Device. Big frames need some chunks beyond fill: for
@@ -59,10 +65,22 @@ func (q *Queue) BulkFD() int { return q.big.FD() }
 // Limits implements frame.Device: no frame can be sent.
 func (q *Queue) Limits() frame.Limits { return frame.Limits{Chunks: 1} }
 
-// Stats implements frame.Device: what was lost of both kinds of frames together.
+// Stats implements frame.Device: what was lost of both kinds of frames together, by
+// the sockets and by the programs in front of them.
 func (q *Queue) Stats(s *frame.DeviceStats) {
 	q.small.Stats(s)
 	q.big.Stats(s)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.readLost()
+	s.RxFailed += q.lost
+}
+
+// readLost is called with q.mu held.
+func (q *Queue) readLost() {
+	if !q.closed && q.counter.value != nil {
+		q.lost = q.counter.lost()
+	}
 }
 
 // Close closes both sockets.
@@ -74,6 +92,10 @@ func (q *Queue) Close() error {
 	if q.big != nil {
 		errs = append(errs, q.big.Close())
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.readLost()
+	q.closed = true
 	return errors.Join(append(errs, q.counter.unmap())...)
 }
 

@@ -7,9 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// etherLen is the least that is a frame: struct ethhdr, in bytes.
-const etherLen = 14
-
 // setting is one socket option.
 type setting struct {
 	what          string

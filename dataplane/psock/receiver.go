@@ -147,7 +147,7 @@ func (r *Receiver) accept(b *frame.Burst, s *stock, m *mmsghdr) bool {
 	}
 	var meta frame.Frame
 	bytes := m.n - vnet.Len
-	if m.n < vnet.Len+etherLen || !vnet.Get(s.header[:], &meta) || !sound(&meta, min(bytes, s.room)) {
+	if m.n < vnet.Len || !vnet.Accept(s.header[:], bytes, min(bytes, s.room), &meta) {
 		bump(&r.count.invalid, 1)
 		return false
 	}
@@ -158,16 +158,6 @@ func (r *Receiver) accept(b *frame.Burst, s *stock, m *mmsghdr) bool {
 		b.Chain(frame.Desc{Addr: s.take(), Len: min(bytes-at, s.room)}) // Recv has seen to the room
 	}
 	return true
-}
-
-// sound reports whether a frame's offloads hold together: the checksum is in the
-// first chunk, of n bytes, and a big frame has one that is partial. They are the
-// sending pod's kernel's, which has them from a packet socket of the pod at times.
-func sound(f *frame.Frame, n uint32) bool {
-	if f.Flags&frame.CsumPartial == 0 {
-		return f.SegSize == 0
-	}
-	return f.CsumStart >= etherLen && uint32(f.CsumStart)+uint32(f.CsumOffset)+2 <= n
 }
 
 // Stats adds what was lost to s. Safe from any goroutine.

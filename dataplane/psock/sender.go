@@ -64,23 +64,11 @@ func (s *Sender) Limits() frame.Limits { return s.limits }
 // when it returns (net/core/dev.c, __dev_direct_xmit, whose local_bh_enable runs
 // the receive softirq).
 func (s *Sender) Send(f *frame.Frame) mixed.Result {
-	if len(f.Rest) >= maxChunks || f.Len < etherLen {
+	if len(f.Rest) >= maxChunks || f.Len < vnet.EtherLen {
 		return mixed.Refused
 	}
 	vnet.Put(s.header[:], f)
-	v := &s.iov[1]
-	v.Base, v.Len = &s.pool.Bytes(f.Addr, f.Len)[0], uint64(f.Len)
-	n := 2
-	for i := range f.Rest {
-		d := &f.Rest[i]
-		if d.Len == 0 {
-			continue
-		}
-		v := &s.iov[n]
-		v.Base, v.Len = &s.pool.Bytes(d.Addr, d.Len)[0], uint64(d.Len)
-		n++
-	}
-	s.msg.Iovlen = uint64(n)
+	s.msg.Iovlen = uint64(1 + vnet.Gather(s.iov[1:], s.pool, f))
 	for {
 		if errno := sendmsg(s.fd, &s.msg); errno != unix.EINTR {
 			return result(errno)

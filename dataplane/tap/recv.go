@@ -65,7 +65,7 @@ func (q *Queue) accept(b *frame.Burst, size int) bool {
 		return false
 	}
 	var meta frame.Frame
-	if size < vnet.Len+etherLen || !vnet.Get(q.rxHdr[:], &meta) || !sound(&meta, min(bytes, q.room)) {
+	if !vnet.Accept(q.rxHdr[:], bytes, min(bytes, q.room), &meta) {
 		bump(&q.count.rxInvalid, 1)
 		return false
 	}
@@ -79,19 +79,6 @@ func (q *Queue) accept(b *frame.Burst, size int) bool {
 	}
 	q.closeGap(used)
 	return true
-}
-
-// etherLen is the least that is a frame: struct ethhdr.
-const etherLen = 14
-
-// sound reports whether a frame's offloads hold together. They come from the
-// pod's kernel, which has them from a pod's packet socket at times: the checksum
-// is in the first chunk, of n bytes, and a big frame has one that is partial.
-func sound(f *frame.Frame, n uint32) bool {
-	if f.Flags&frame.CsumPartial == 0 {
-		return f.SegSize == 0
-	}
-	return f.CsumStart >= etherLen && uint32(f.CsumStart)+uint32(f.CsumOffset)+2 <= n
 }
 
 // take passes chunk i of the stock to the worker.

@@ -54,7 +54,7 @@ func (q *Queue) giveUp(frames []frame.Frame) int {
 
 // sendable reports whether f is within the limits.
 func sendable(l *frame.Limits, f *frame.Frame) bool {
-	if f.Len < etherLen {
+	if f.Len < vnet.EtherLen {
 		return false
 	}
 	if f.SegSize != 0 {
@@ -81,18 +81,7 @@ func (w *writer) init(fd int, header []byte) {
 // write sends f, which has at most frame.MaxChunks chunks and stays the caller's.
 func (w *writer) write(pool *frame.Pool, f *frame.Frame) mixed.Result {
 	vnet.Put(w.header, f)
-	v := &w.iov[1]
-	v.Base, v.Len = &pool.Bytes(f.Addr, f.Len)[0], uint64(f.Len)
-	n := 2
-	for i := range f.Rest {
-		d := &f.Rest[i]
-		if d.Len == 0 {
-			continue
-		}
-		v := &w.iov[n]
-		v.Base, v.Len = &pool.Bytes(d.Addr, d.Len)[0], uint64(d.Len)
-		n++
-	}
+	n := 1 + vnet.Gather(w.iov[1:], pool, f)
 	for {
 		switch writev(w.fd, w.iov[:n]) {
 		case 0:

@@ -34,9 +34,8 @@ var ErrQueues = errors.New("big frames would be overtaken in it")
 // One goroutine calls Send; an uplink of several workers needs an Uplink each.
 // Device and program end with the process.
 type Uplink struct {
-	tx    writer
-	pool  *frame.Pool
-	count counters
+	tx   writer
+	pool *frame.Pool
 
 	name   string // of the NIC
 	redir  link.Link
@@ -146,23 +145,10 @@ func (u *Uplink) Limits() frame.Limits { return uplinkLimits }
 // result. That the NIC is down or gone does not show here: the program's redirect
 // then drops the frame, and the kernel's links tell.
 func (u *Uplink) Send(f *frame.Frame) mixed.Result {
-	r := mixed.Refused
-	if sendable(&uplinkLimits, f) && !u.summed(f) {
-		r = u.tx.write(u.pool, f)
+	if !sendable(&uplinkLimits, f) || u.summed(f) {
+		return mixed.Refused
 	}
-	switch r {
-	case mixed.Sent:
-	case mixed.Full:
-		bump(&u.count.txRingFull, 1)
-	case mixed.Refused:
-		bump(&u.count.txInvalid, 1)
-	case mixed.Down, mixed.Gone:
-		bump(&u.count.txLinkDown, 1)
-	case mixed.Failed:
-		bump(&u.count.txErrors, 1)
-		bump(&u.count.txRefused, 1)
-	}
-	return r
+	return u.tx.write(u.pool, f)
 }
 
 // summed reports whether f has an outer UDP checksum, which would be wrong on all
@@ -178,9 +164,6 @@ func (u *Uplink) summed(f *frame.Frame) bool {
 	sum := u.pool.Bytes(f.Addr+uint64(f.OuterL4)+check, 2)
 	return sum[0]|sum[1] != 0
 }
-
-// Stats adds the counters to s. Safe from any goroutine.
-func (u *Uplink) Stats(s *frame.DeviceStats) { u.count.addTo(s) }
 
 // Close removes the TAP. Closing twice is harmless.
 func (u *Uplink) Close() error {

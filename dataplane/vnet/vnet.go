@@ -5,6 +5,9 @@
 //
 // It knows bytes and frames and no descriptor: dataplane/psock and
 // dataplane/tap do the system calls.
+//
+//	vnet.go    headers
+//	gather.go  the places of a frame's chunks, for such a call
 package vnet
 
 import (
@@ -22,10 +25,12 @@ const (
 	TunnelLen = 24
 )
 
+// EtherLen is the least that is a frame: struct ethhdr, in bytes.
+const EtherLen = 14
+
 // Flags and GSO types of the header.
 const (
 	needsCsum = 1
-	dataValid = 2
 
 	gsoNone   = 0
 	gsoTCP4   = 1
@@ -61,13 +66,10 @@ const innerL3 = 8 + 8 + 14
 func Put(h []byte, f *frame.Frame) {
 	ne := binary.NativeEndian
 	clear(h)
-	switch {
-	case f.Flags&frame.CsumPartial != 0:
+	if f.Flags&frame.CsumPartial != 0 {
 		h[offFlags] = needsCsum
 		ne.PutUint16(h[offCsumStart:], f.CsumStart)
 		ne.PutUint16(h[offCsumOffset:], f.CsumOffset)
-	case f.Flags&frame.CsumValid != 0:
-		h[offFlags] = dataValid
 	}
 	if f.SegSize == 0 {
 		return
@@ -109,8 +111,6 @@ func Get(h []byte, f *frame.Frame) bool {
 		f.Flags |= frame.CsumPartial
 		f.CsumStart = ne.Uint16(h[offCsumStart:])
 		f.CsumOffset = ne.Uint16(h[offCsumOffset:])
-	} else if h[offFlags]&dataValid != 0 {
-		f.Flags |= frame.CsumValid
 	}
 	t := h[offType]
 	if t == gsoNone {
@@ -131,4 +131,19 @@ func Get(h []byte, f *frame.Frame) bool {
 	}
 	f.SegSize = ne.Uint16(h[offSegSize:])
 	return f.SegSize != 0
+}
+
+// Accept is Get for a frame of n bytes that came with the header, first of them in
+// its first chunk. It reports false, too, for a frame that is too short and for
+// offloads that do not hold together: a checksum that is not in the first chunk, and
+// a frame to be cut without one that is partial. They are the sending pod's
+// kernel's, which has them from a packet socket of the pod at times.
+func Accept(h []byte, n, first uint32, f *frame.Frame) bool {
+	if n < EtherLen || !Get(h, f) {
+		return false
+	}
+	if f.Flags&frame.CsumPartial == 0 {
+		return f.SegSize == 0
+	}
+	return f.CsumStart >= EtherLen && uint32(f.CsumStart)+uint32(f.CsumOffset)+2 <= first
 }

@@ -211,13 +211,11 @@ func (a *Attachment) SetEndpoints(ends []Endpoint) error {
 	return nil
 }
 
-// endpointKey is struct endpoint of bpf/steer.bpf.c.
-func endpointKey(e Endpoint) steerEndpoint {
-	key := steerEndpoint{Addr: e.Addr.As16()}
+// endpointKey is struct target of bpf/tunnel.h.
+func endpointKey(e Endpoint) steerTarget {
 	var port [2]byte
 	binary.BigEndian.PutUint16(port[:], e.Port)
-	key.Port = binary.NativeEndian.Uint16(port[:])
-	return key
+	return steerTarget{Addr: e.Addr.As16(), Port: binary.NativeEndian.Uint16(port[:])}
 }
 
 // Close detaches the program. The sockets stay open and receive nothing more.

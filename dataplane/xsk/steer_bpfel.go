@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type steerEndpoint struct {
+type steerTarget struct {
 	_    structs.HostLayout
 	Addr [16]uint8
 	Port uint16

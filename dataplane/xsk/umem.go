@@ -156,7 +156,7 @@ func candidates(cfg SocketConfig) ([]class, error) {
 	case "", ZeroCopyAuto, ZeroCopyOn:
 		f := queryFeatures(cfg.Ifindex)
 		if cfg.ZeroCopy == ZeroCopyOn && f.known && !f.zeroCopy {
-			return nil, fmt.Errorf("the driver has no AF_XDP zero-copy mode; set zero-copy to auto or off")
+			return nil, errNoZeroCopy
 		}
 		if f.zeroCopy || !f.known {
 			if cfg.SG && (f.zeroCopySegments > 1 || !f.known) {
@@ -174,6 +174,18 @@ func candidates(cfg SocketConfig) ([]class, error) {
 		list = append(list, class{sg: true})
 	}
 	return append(list, class{}), nil
+}
+
+var errNoZeroCopy = errors.New("the driver has no AF_XDP zero-copy mode; set zeroCopy to auto or off")
+
+// CheckZeroCopy returns an error if the driver of a device, in the network namespace
+// of the calling thread, says that it has no zero copy. A kernel that cannot tell
+// (before 6.3) says nothing: then opening a socket does.
+func CheckZeroCopy(ifindex int) error {
+	if f := queryFeatures(ifindex); f.known && !f.zeroCopy {
+		return errNoZeroCopy
+	}
+	return nil
 }
 
 // worthFallback reports whether a simpler class could succeed where err was.
@@ -198,7 +210,7 @@ func advice(err error) string {
 		{unix.EPERM, "grant CAP_NET_RAW, or run as root"},
 		{unix.ENODEV, "the device does not exist in this network namespace"},
 		{unix.EAFNOSUPPORT, "the kernel is built without CONFIG_XDP_SOCKETS"},
-		{unix.EOPNOTSUPP, "the driver lacks the mode: set zero-copy to auto or off"},
+		{unix.EOPNOTSUPP, "the driver lacks the mode: set zeroCopy to auto or off"},
 		{unix.EINVAL, "the device may have fewer queues ('ethtool -l')"},
 		{unix.ENOMEM, "the kernel is out of memory: lower the ring or pool size"},
 	} {

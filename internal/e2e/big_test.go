@@ -92,6 +92,7 @@ func TestBigFramesOverAPlainWire(t *testing.T) {
 			for _, w := range ways(c)[4:] {
 				transfer(t, w.from.Netns, w.to.Netns, w.to.Addr.String(), 1, bulk/2)
 				transfer(t, w.from.Netns, w.to.Netns, w.to.Addr.String(), 64, bulk/200)
+				sendSegmented(t, w.from, w.to)
 			}
 		})
 	}

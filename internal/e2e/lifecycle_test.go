@@ -222,3 +222,20 @@ func TestHundredPods(t *testing.T) {
 		}
 	}
 }
+
+// Who demands zero copy of an uplink that has none is told so, in one line, and gets
+// no slower way instead.
+func TestZeroCopyDemanded(t *testing.T) {
+	for _, mode := range []string{"auto", "native"} {
+		l, err := lab.Up(context.Background(), lab.Options{Nodes: 1, Pods: 1, BinDir: binDir, Config: "xdp: {mode: " + mode + ", zeroCopy: on}\n"})
+		if err == nil {
+			l.Down()
+			t.Fatalf("mode %s: culvertd runs", mode)
+		}
+		lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+		last := lines[len(lines)-1]
+		if !strings.HasSuffix(last, "xdp.zeroCopy: on is not to be had on uplink eth0: the driver has no AF_XDP zero-copy mode; set zeroCopy to auto or off") {
+			t.Errorf("mode %s: %v", mode, err)
+		}
+	}
+}

@@ -3,16 +3,20 @@
  *	a pod's veth, an uplink ── take_pod, take_uplink ─┬─ small: veth "small" ── to_sockets ── AF_XDP sockets
  *	                                                  └─ GSO:   veth "bulk" ── packet sockets, then count_big
  *
+ * and what to_sockets is not shown: turn_back, to_bulk, and on as the GSO frames.
+ *
  * take_pod and take_uplink run at a device's tcx ingress and move what is ours to
  * the far end of one of two veths, in a namespace of their own, without a queue
  * between (bpf_redirect_peer). In place of the frame's source address they write
  * by which port it came: struct tag. A frame of a pod that finds no port is dropped:
- * no packet of a pod may bypass the rules that Culvert enforces. A frame of an
- * uplink that is not ours is the kernel's, and none of its bytes is touched.
+ * no packet of a pod may bypass the rules that Culvert enforces. What ends here is
+ * counted (struct counter). A frame of an uplink that is not ours is the kernel's,
+ * and none of its bytes is touched.
  *
  * The order of small and GSO frames is kept by a counter for each queue: see
  * order.go. */
 #include "helpers.h"
+#include "../../xsk/bpf/tunnel.h"
 
 /* Set when the programs are loaded. */
 const volatile __u32 workers;
@@ -42,7 +46,9 @@ struct {
 /* One cache line for each queue. */
 struct counter {
 	__u32 big; /* GSO frames that the packet socket has got, or has dropped */
-	__u32 pad[15];
+	__u32 pad0;
+	__u64 lost; /* frames that the programs could not hand on */
+	__u64 pad[6];
 };
 
 struct {
@@ -54,10 +60,8 @@ struct {
 } counters SEC(".maps");
 
 struct endpoint {
-	__u8 addr[16]; /* IPv4 as ::ffff:a.b.c.d */
+	struct target to;
 	__u32 ifindex; /* of the uplink */
-	__u16 port;    /* network byte order */
-	__u16 pad;
 };
 
 struct {
@@ -75,56 +79,7 @@ struct tag {
 	__u16 stamp; /* likewise */
 };
 
-enum { TAG_MARK = 0x02, TAG_GENUINE = 1 };
-
-struct ethernet {
-	__u8 dst[6];
-	__u8 src[6];
-	__u16 type;
-};
-
-struct vlan {
-	__u16 tci;
-	__u16 type;
-};
-
-struct ipv4 {
-	__u8 version_ihl;
-	__u8 tos;
-	__u16 total;
-	__u16 id;
-	__u16 frag;
-	__u8 ttl;
-	__u8 protocol;
-	__u16 checksum;
-	__u32 src;
-	__u32 dst;
-};
-
-struct ipv6 {
-	__u32 version_class_label;
-	__u16 payload;
-	__u8 next_header;
-	__u8 hop_limit;
-	__u8 src[16];
-	__u32 dst[4];
-};
-
-struct udp {
-	__u16 src;
-	__u16 dst;
-	__u16 len;
-	__u16 checksum;
-};
-
-enum {
-	ETH_IPV4 = 0x0800,
-	ETH_IPV6 = 0x86dd,
-	ETH_8021Q = 0x8100,
-	ETH_8021AD = 0x88a8,
-	PROTO_UDP = 17,
-	IPV4_MF_OR_OFFSET = 0x3fff,
-};
+enum { TAG_MARK = 0x02, TAG_GENUINE = 1, TAG_VLAN = 2 };
 
 /* genuine reports whether the address is the one that the port's far side may use. */
 static __always_inline int genuine(const __u8 *mac, const struct port *port)
@@ -155,6 +110,21 @@ static __always_inline __u16 stamp(__u32 queue)
 	return c ? *(volatile __u32 *)&c->big : 0;
 }
 
+/* lose counts a frame of the queue's that ends here, of which nobody else knows. */
+static __always_inline void lose(__u32 queue)
+{
+	struct counter *c = bpf_map_lookup_elem(&counters, &queue);
+
+	if (c)
+		__sync_fetch_and_add(&c->lost, 1);
+}
+
+static __always_inline int drop(void)
+{
+	lose(0);
+	return TCX_DROP;
+}
+
 /* move hands the frame to the sockets. */
 static __always_inline int move(struct __sk_buff *skb)
 {
@@ -169,95 +139,32 @@ int take_pod(struct __sk_buff *skb)
 	struct port *port;
 	struct tag *tag;
 
-	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it would
-	 * be lost. Pods have no VLANs. */
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end || skb->vlan_present)
-		return TCX_DROP;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return drop();
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
-		return TCX_DROP;
+		return drop();
 	tag = (void *)eth->src;
-	tag->flags = genuine(eth->src, port) ? TAG_GENUINE : 0;
+	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it does not
+	 * arrive. Pods have no VLANs: the worker drops the frame, and counts it. */
+	tag->flags = (genuine(eth->src, port) ? TAG_GENUINE : 0) | (skb->vlan_present ? TAG_VLAN : 0);
 	tag->mark = TAG_MARK;
 	tag->port = port->index;
 	tag->stamp = stamp(assign(skb));
 	return move(skb);
 }
 
-/* untag steps over one VLAN tag, if there is one. */
-static __always_inline void *untag(void *at, void *end, __u16 *type)
+/* ours reports whether the frame is a datagram to one of the uplink's endpoints.
+ * The kernel has moved a first VLAN tag out of the bytes. */
+static __always_inline int ours(struct __sk_buff *skb)
 {
-	struct vlan *tag = at;
+	struct endpoint end = {.ifindex = skb->ifindex};
 
-	if (*type != bpf_htons(ETH_8021Q) && *type != bpf_htons(ETH_8021AD))
-		return at;
-	if ((void *)(tag + 1) > end)
-		return at; /* the tag's type is no IP: the caller passes the frame */
-	*type = tag->type;
-	return tag + 1;
+	return target_of((void *)(long)skb->data, (void *)(long)skb->data_end, 1, &end.to) &&
+	       bpf_map_lookup_elem(&endpoints, &end);
 }
 
-/* ours reports whether the UDP datagram at "at" is for the endpoint whose
- * address is in key. */
-static __always_inline int ours(struct udp *udp, void *end, struct endpoint *key)
-{
-	if ((void *)(udp + 1) > end)
-		return 0;
-	key->port = udp->dst;
-	return bpf_map_lookup_elem(&endpoints, key) != 0;
-}
-
-static __always_inline int ours4(struct ipv4 *ip, void *end, __u32 ifindex)
-{
-	struct endpoint key = {.ifindex = ifindex};
-	__u32 len;
-
-	if ((void *)(ip + 1) > end)
-		return 0;
-	len = (ip->version_ihl & 0x0f) * 4;
-	if (ip->version_ihl >> 4 != 4 || len < sizeof(*ip))
-		return 0;
-	if (ip->protocol != PROTO_UDP || ip->frag & bpf_htons(IPV4_MF_OR_OFFSET))
-		return 0;
-	key.addr[10] = 0xff;
-	key.addr[11] = 0xff;
-	*(__u32 *)&key.addr[12] = ip->dst;
-	return ours((void *)ip + len, end, &key);
-}
-
-/* Extension headers, the fragment header among them, are the kernel's: no
- * tunnel endpoint sends them. */
-static __always_inline int ours6(struct ipv6 *ip, void *end, __u32 ifindex)
-{
-	struct endpoint key = {.ifindex = ifindex};
-
-	if ((void *)(ip + 1) > end || ip->next_header != PROTO_UDP)
-		return 0;
-	__builtin_memcpy(key.addr, ip->dst, sizeof(key.addr));
-	return ours((void *)(ip + 1), end, &key);
-}
-
-/* tunnel reports whether the frame is a datagram to one of the uplink's
- * endpoints. The kernel has moved a first VLAN tag out of the bytes. */
-static __always_inline int tunnel(struct __sk_buff *skb)
-{
-	void *at = (void *)(long)skb->data;
-	void *end = (void *)(long)skb->data_end;
-	struct ethernet *eth = at;
-	__u16 type;
-
-	if ((void *)(eth + 1) > end)
-		return 0;
-	type = eth->type;
-	at = untag(eth + 1, end, &type);
-	if (type == bpf_htons(ETH_IPV4))
-		return ours4(at, end, skb->ifindex);
-	if (type == bpf_htons(ETH_IPV6))
-		return ours6(at, end, skb->ifindex);
-	return 0;
-}
-
-/* HEADERS is how far the headers reach that tunnel reads, options included. Of a
+/* HEADERS is how far the headers reach that ours reads, options included. Of a
  * frame with fragments the kernel may keep fewer in the linear part. */
 enum { HEADERS = 14 + 4 + 60 + 8 };
 
@@ -274,26 +181,48 @@ int take_uplink(struct __sk_buff *skb)
 
 	if ((void *)(long)skb->data + want > (void *)(long)skb->data_end && bpf_skb_pull_data(skb, want) < 0)
 		return TCX_NEXT;
-	if (!tunnel(skb))
+	if (!ours(skb))
 		return TCX_NEXT;
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
 		return TCX_NEXT;
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb) < 0)
-		return TCX_DROP;
+		return drop();
 	tag.mark = TAG_MARK;
 	tag.flags = TAG_GENUINE;
 	tag.port = port->index;
 	tag.stamp = stamp(assign(skb));
 	if (bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethernet, src), &tag, sizeof(tag), 0) < 0)
-		return TCX_DROP;
+		return drop();
 	return move(skb);
 }
 
 SEC("xdp.frags")
 int to_sockets(struct xdp_md *ctx)
 {
-	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+	long verdict = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+
+	if (verdict != XDP_REDIRECT)
+		lose(ctx->rx_queue_index);
+	return verdict;
+}
+
+/* A frame that a pod's own tc program has redirected is marked, the mark comes across
+ * the veths, and generic XDP passes over such frames (net/core/dev.c,
+ * netif_receive_generic_xdp): what reaches the small veth's ingress behind XDP. It
+ * takes the packet socket instead, as if it were big, and is counted and put in order
+ * as those are. Between the far ends leads no way without a queue, for they are in one
+ * namespace: it goes back to the near end first. */
+SEC("tcx/ingress")
+int turn_back(struct __sk_buff *skb)
+{
+	return bpf_redirect_peer(skb->ifindex, 0);
+}
+
+SEC("tcx/ingress")
+int to_bulk(struct __sk_buff *skb)
+{
+	return bpf_redirect_peer(bulk_ifindex, 0);
 }
 
 /* count_big runs when the packet socket has had the frame: taps come before tcx
