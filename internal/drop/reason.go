@@ -57,6 +57,9 @@ const (
 	TooBig
 	FlowTableFull
 	PortGone
+	FlowInvalid
+	FlowLimit
+	ICMPUnrelated
 
 	// Responders.
 	ARPIgnored
@@ -130,6 +133,9 @@ var texts = [Count]text{
 	TooBig:               {"too_big", "the packet exceeds the path's MTU and may not be fragmented", "the sender got ICMP fragmentation needed; check that it accepts it"},
 	FlowTableFull:        {"flow_table_full", "no flow could be evicted to make room for a new one", "raise flows.capacity"},
 	PortGone:             {"port_gone", "the egress port was removed while the frame was on its way", "expected while a pod is deleted"},
+	FlowInvalid:          {"flow_invalid", "the packet does not belong to its connection: its TCP flags, sequence numbers or SCTP tag do not fit", "late duplicates and forged packets; if connections hang, see whether their packets take another way in one direction"},
+	FlowLimit:            {"flow_limit", "the pod has as many half-open connections as one pod may have, an eighth of flows.capacity", "the pod scans or floods: see 'culvert flow --state SYN_SENT'; otherwise raise flows.capacity"},
+	ICMPUnrelated:        {"icmp_unrelated", "an ICMP error that quotes no packet of a known connection", "late or forged errors; expected for a moment after a restart"},
 
 	ARPIgnored:      {"arp_ignored", "an ARP packet that is no request for an address behind the gateway", "expected for gratuitous ARP"},
 	ARPInvalid:      {"arp_invalid", "an ARP packet with wrong lengths or a forged sender", "a broken or hostile sender; capture the port"},
