@@ -79,7 +79,9 @@ func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	case f.SegSize != 0:
 		w.forwardSegments(f, rec, adj)
 	case rec.info.Flags&(packet.V4|packet.DF) == packet.V4:
-		w.fragment(f, rec, adj)
+		if w.admit(f, rec, rec.info.L3Len, 1) {
+			w.fragment(f, rec, adj)
+		}
 	default:
 		w.refuse(f, rec, adj, drop.TooBig)
 	}
@@ -106,9 +108,8 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 	if f.SegSize = uint16(size); info.PayloadLen() <= size { // one segment is no big frame
 		f.SegSize, f.Flags = 0, f.Flags&^(frame.SegKinds|frame.SegCWR)
 	}
-	if rec.entry != nil {
-		n := f.Segments()
-		rec.entry.Touch(rec.dir, info, info.L3Len+(n-1)*uint32(hdrLen), n, w.now)
+	if n := f.Segments(); !w.admit(f, rec, info.L3Len+(n-1)*uint32(hdrLen), n) {
+		return
 	}
 	w.ageHop(f, rec)
 	unit := info.PayloadLen()

@@ -279,11 +279,12 @@ func wireSegments(t *testing.T, sport uint16, payload []byte, size int, flags st
 	return frames
 }
 
-// established makes the flows of TCP connections from pod b to pod a.
+// established makes the flows of TCP connections from pod b to pod a, picked up
+// in the middle.
 func (n *testNode) established(t *testing.T, sports ...uint16) {
 	for _, sport := range sports {
 		n.uplink.Inject(kit.Frame(t, kit.Eth(nic2, nic1), kit.IP4(node2, node1), kit.UDP(40000, testPort), kit.VXLANHeader(testVNI),
-			kit.Eth(vtep2, vtep1), kit.IP4(ipB, ipA), kit.TCP(sport, 80, kit.Flags("S"))))
+			kit.Eth(vtep2, vtep1), kit.IP4(ipB, ipA), kit.TCP(sport, 80)))
 	}
 	n.step()
 	n.pods["a"].dev.TakeSent()

@@ -129,7 +129,6 @@ func (w *worker) fragment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	out := *info
 	out.L3, out.L4, out.Payload = 0, 0, uint16(hdrLen)
 	out.Flags &^= packet.Partial
-	var packets, bytes uint32
 	r := drop.None
 	for more := true; more; {
 		var frag frame.Frame
@@ -142,16 +141,11 @@ func (w *worker) fragment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 		frag.Len = hdrLen + uint32(n)
 		frag.Total = frag.Len
 		out.L3Len = frag.Len
-		bytes += frag.Len
-		packets++
 		if r = w.rewrite(&frag, &out, adj, rec.hash); r != drop.None {
 			w.pool.FreeFrame(&frag)
 			break
 		}
 		w.enqueue(&frag, adj.Port)
-	}
-	if packets > 0 && rec.entry != nil {
-		rec.entry.Touch(rec.dir, info, bytes, packets, w.now)
 	}
 	w.endBig(f, rec, r)
 }

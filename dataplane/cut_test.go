@@ -99,9 +99,9 @@ func TestBigFramesAreCutForPods(t *testing.T) {
 func TestSegmentsRespectTheAnnouncedMSS(t *testing.T) {
 	n1, _ := pair(t)
 	n1.uplink.Complete = true
-	n1.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipB), kit.TCP(4711, 80, kit.Flags("S"), kit.MSS(1410))))
+	n1.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipB), kit.TCP(4711, 80, kit.Flags("S"), kit.Seq(999), kit.MSS(1410))))
 	synAck := kit.Frame(t, kit.Eth(nic2, nic1), kit.IP4(node2, node1), kit.UDP(40000, testPort), kit.VXLANHeader(testVNI),
-		kit.Eth(vtep2, vtep1), kit.IP4(ipB, ipA), kit.TCP(80, 4711, kit.Flags("SA"), kit.MSS(536)))
+		kit.Eth(vtep2, vtep1), kit.IP4(ipB, ipA), kit.TCP(80, 4711, kit.Flags("SA"), kit.Seq(1999), kit.Ack(1000), kit.MSS(536)))
 	one(t, n1.fromWire("a", synAck))
 	payload := kit.Pattern(5000)
 	var inner [][]byte

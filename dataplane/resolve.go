@@ -13,7 +13,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 	adj := w.verdict(rec)
 	if adj == nil {
 		var r drop.Reason
-		if adj, r = w.resolve(rec); r != drop.None {
+		if adj, r = w.resolve(f, rec); r != drop.None {
 			w.refuse(f, rec, adj, r)
 			return
 		}
@@ -30,9 +30,8 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		w.forwardBig(f, rec, adj)
 		return
 	}
-	if rec.entry != nil {
-		rec.entry.Touch(rec.dir, &rec.info, rec.info.L3Len, 1, w.now)
-		w.noteMSS(f, rec)
+	if !w.admit(f, rec, rec.info.L3Len, 1) {
+		return
 	}
 	w.ageHop(f, rec)
 	if r := w.rewrite(f, &rec.info, adj, rec.hash); r != drop.None {
@@ -45,6 +44,34 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 	}
 	rec.live = false
 	w.enqueue(f, adj.Port)
+}
+
+// admit accounts for a frame in its flow. A frame that does not belong there, by
+// its TCP window for instance, ends here.
+func (w *worker) admit(f *frame.Frame, rec *record, bytes, packets uint32) bool {
+	if rec.entry == nil {
+		return true
+	}
+	if rec.info.Proto == packet.ProtoUDP {
+		rec.entry.Touch(rec.dir, &rec.info, nil, bytes, packets, w.now) // never invalid
+		return true
+	}
+	if rec.entry.Touch(rec.dir, &rec.info, w.layer4(f, rec), bytes, packets, w.now) == flow.Invalid {
+		w.discard(f, rec, drop.FlowInvalid)
+		return false
+	}
+	w.noteMSS(f, rec)
+	return true
+}
+
+// layer4 is what the first chunk has of the packet from the transport header on,
+// nothing for a fragment without one.
+func (w *worker) layer4(f *frame.Frame, rec *record) []byte {
+	if rec.info.L4 == 0 {
+		return nil
+	}
+	b := w.pool.Bytes(f.Addr, f.Len)
+	return b[rec.info.L4:min(uint32(len(b)), uint32(rec.info.L3)+rec.info.L3Len)]
 }
 
 // verdict is the adjacency compiled into the frame's flow, or nil when there is
@@ -64,28 +91,55 @@ func (w *worker) verdict(rec *record) *fib.Adjacency {
 // the tables, and compiles the decision into the flow. It returns the adjacency
 // with drop.None, or the reason to refuse; the adjacency then is the one that
 // was found, if any. A flow whose destination has left ends here.
-func (w *worker) resolve(rec *record) (*fib.Adjacency, drop.Reason) {
+func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reason) {
 	id, adj, r := decide(w.snap, w.in.port, rec)
 	if rec.entry != nil && (r == drop.NoRoute || r == drop.Blackhole || r == drop.Reject) {
 		w.flows.Drop(rec.entry)
 		rec.entry = nil
 	}
-	if r != drop.None || adj.Kind == fib.KindLocal || rec.info.Flags&packet.Trackable == 0 {
+	if r != drop.None || adj.Kind == fib.KindLocal {
 		return adj, r
+	}
+	if rec.info.Flags&packet.ICMPError != 0 && !w.related(f, rec) {
+		return adj, drop.ICMPUnrelated
+	}
+	if rec.info.Flags&packet.Trackable == 0 {
+		return adj, drop.None
 	}
 	if rec.entry == nil {
 		if rec.info.TTL <= 1 {
 			return adj, drop.TTLExceeded // it goes no further: no flow for a traceroute probe
 		}
-		reply := rec.info.Key.Reverse()
-		e, dir, ok := w.flows.Insert(&rec.info.Key, &reply, w.now)
-		if !ok {
-			return adj, drop.FlowTableFull
+		switch flow.Begin(&rec.info, w.layer4(f, rec)) {
+		case flow.Alone:
+			return adj, drop.None
+		case flow.Broken:
+			return adj, drop.FlowInvalid
 		}
-		rec.entry, rec.dir = e, dir
+		if r := w.insert(rec); r != drop.None {
+			return adj, r
+		}
 	}
 	rec.entry.SetVerdict(rec.dir, flow.Verdict{Gen: w.snap.Gen(), Adj: uint32(id), Ctx: rec.ctx})
 	return adj, drop.None
+}
+
+// insert makes a flow of its first packet.
+func (w *worker) insert(rec *record) drop.Reason {
+	owner := w.in.port.index
+	if w.in.port.spec.Kind == PortUplink {
+		owner = flow.Wire
+	}
+	reply := rec.info.Key.Reverse()
+	e, dir, refusal := w.flows.Insert(&rec.info.Key, &reply, owner, w.now)
+	switch refusal {
+	case flow.Accepted:
+		rec.entry, rec.dir = e, dir
+		return drop.None
+	case flow.Limit:
+		return drop.FlowLimit
+	}
+	return drop.FlowTableFull
 }
 
 // decide is the forwarding decision for a packet that came in through a port:

@@ -136,6 +136,18 @@ func (w *worker) deliverLocal(f *frame.Frame, rec *record) {
 	w.originate(f)
 }
 
+// related reports whether an ICMP error quotes a packet of a flow that its
+// receiver has sent. No other error is forwarded: it can only be forged, or too
+// late to be of use, and Linux calls it INVALID.
+func (w *worker) related(f *frame.Frame, rec *record) bool {
+	var q packet.Quote
+	if !packet.ParseQuote(w.pool.Bytes(f.Addr, f.Len), &rec.info, &q) || q.Key.Src != rec.info.Key.Dst {
+		return false
+	}
+	_, _, ok := w.flows.Related(&q)
+	return ok
+}
+
 // icmpError is an ICMP error in both families.
 type icmpError struct{ type4, code4, type6, code6 uint8 }
 

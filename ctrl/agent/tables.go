@@ -179,7 +179,7 @@ func (a *Agent) FlowStats() api.FlowStats {
 	s := a.engine.FlowTable().Stats()
 	out := api.FlowStats{
 		States: map[string]int{}, Entries: s.Len, Capacity: s.Capacity,
-		InsertFailures: s.InsertFailures.Full + s.InsertFailures.Clash,
+		InsertFailures: s.InsertFailures.Full + s.InsertFailures.Clash + s.InsertFailures.Limit,
 	}
 	for state, n := range s.States {
 		out.States[strings.ToLower(flow.State(state).String())] += n

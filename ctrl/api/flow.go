@@ -124,7 +124,8 @@ func (q *FlowFilter) Query() url.Values {
 
 // flowStates are the states that a flow can be listed with.
 var flowStates = []string{"SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE",
-	"SYN_SENT2", "UNREPLIED", "REPLIED", "ASSURED"}
+	"SYN_SENT2", "UNREPLIED", "REPLIED", "ASSURED",
+	"CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "SHUTDOWN_SENT", "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT"}
 
 // FlowStates are the states that a filter takes.
 func FlowStates() []string { return slices.Clone(flowStates) }

@@ -10,3 +10,6 @@ package flow
 func add(p *uint64, n uint64)   { *p += n }
 func store(p *uint64, n uint64) { *p = n }
 func load(p *uint64) uint64     { return *p }
+
+func store32(p *uint32, n uint32) { *p = n }
+func load32(p *uint32) uint32     { return *p }

@@ -49,11 +49,19 @@ type half struct {
 	// seq is odd while the entry is in the table; it changes whenever the entry
 	// enters or leaves.
 	seq atomic.Uint32
+	// mss is the maximum segment size; in the high half of the original
+	// direction's is the flow's owner, which stays.
 	mss atomic.Uint32
 }
 
-// counter counts one direction. It is written with add and read with load.
+// counter counts one direction. It is written with add and read with load. The
+// highest 16 bits of packets are a TCP flow's print: see window.go.
 type counter struct{ packets, bytes uint64 }
+
+const (
+	printShift  = 48
+	packetsMask = 1<<printShift - 1
+)
 
 // links are the neighbours in a doubly linked list, by index.
 type links struct{ prev, next uint32 }
@@ -97,7 +105,13 @@ func (e *Entry) SetVerdict(dir Direction, v Verdict) {
 func (e *Entry) MSS(dir Direction) uint16 { return uint16(e.half[dir&1].mss.Load()) }
 
 // SetMSS remembers what a SYN of that direction announced.
-func (e *Entry) SetMSS(dir Direction, mss uint16) { e.half[dir&1].mss.Store(uint32(mss)) }
+func (e *Entry) SetMSS(dir Direction, mss uint16) {
+	w := &e.half[dir&1].mss
+	w.Store(w.Load()&^0xffff | uint32(mss))
+}
+
+// owner is the one to whom the flow is counted while it is half-open.
+func (e *Entry) owner() uint16 { return uint16(e.half[Original].mss.Load() >> 16) }
 
 // Key is the key of the packets of that direction.
 func (e *Entry) Key(dir Direction) packet.Key { return e.half[dir&1].key }
@@ -105,14 +119,14 @@ func (e *Entry) Key(dir Direction) packet.Key { return e.half[dir&1].key }
 // Counts are the packets and bytes of that direction.
 func (e *Entry) Counts(dir Direction) (packets, bytes uint64) {
 	n := &e.counts[dir&1]
-	return load(&n.packets), load(&n.bytes)
+	return load(&n.packets) & packetsMask, load(&n.bytes)
 }
 
 // State is the flow's state.
 func (e *Entry) State() State { return control(e.ctl.Load()).state() }
 
 // Expiry is the second at which the flow is gone if nothing more comes.
-func (e *Entry) Expiry() uint32 { return control(e.ctl.Load()).expiry() }
+func (e *Entry) Expiry() uint32 { return e.deadline(control(e.ctl.Load())) }
 
 // Assured reports whether the flow is evicted only after those that are not.
 func (e *Entry) Assured() bool { return control(e.ctl.Load())&ctlAssured != 0 }

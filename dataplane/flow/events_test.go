@@ -32,27 +32,30 @@ func TestEvents(t *testing.T) {
 	table := heapTable(t, 2)
 	tcp := func(sport uint16) packet.Key { return testKey(packet.ProtoTCP, sport, 80) }
 	udp := func(sport uint16) packet.Key { return testKey(packet.ProtoUDP, sport, 53) }
-	begin := func(k packet.Key, flags uint8, now uint32) *Entry {
+	begin := func(k packet.Key, now uint32) *Entry {
 		reply := k.Reverse()
-		e, _, ok := table.Insert(&k, &reply, now)
-		if !ok {
+		e, _, r := table.Insert(&k, &reply, 1, now)
+		if r != Accepted {
 			t.Fatalf("no room for %s", k)
 		}
-		e.Touch(Original, &packet.Info{Key: k, TCPFlags: flags}, 100, 1, now)
+		if k.Proto == packet.ProtoUDP {
+			e.Touch(Original, &packet.Info{Key: k, Proto: k.Proto}, nil, 100, 1, now)
+		}
 		return e
 	}
-	begin(udp(1), 0, 100) // before anybody watches
+	begin(udp(1), 100) // before anybody watches
 	w := table.Watch()
-	first := begin(tcp(2), tcpSYN, 100)
-	first.Touch(Reply, &packet.Info{Key: first.Key(Reply), TCPFlags: tcpSYN | tcpACK}, 60, 1, 100)
+	first := talk{e: begin(tcp(2), 100), iss: [2]uint32{1, 2}}
+	first.say(Original, tcpSYN, 0, 100)
+	first.say(Reply, tcpSYN|tcpACK, 0, 100)
 	want := []string{"2 new SYN_RECV"}
 	if got := said(t, w); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	first.Touch(Original, &packet.Info{Key: tcp(2), TCPFlags: tcpACK}, 60, 1, 100)
-	begin(udp(3), 0, 100) // in the place of the first, which is embryonic
+	first.say(Original, tcpACK, 0, 100)
+	begin(udp(3), 100) // in the place of the first, which is embryonic
 	table.Flush(func(v *View) bool { return v.Orig.SrcPort == 2 })
-	last := begin(udp(4), 0, 100)
+	last := begin(udp(4), 100)
 	table.Drop(last)
 	table.Drop(last)
 	table.Sweep(200, 100)
@@ -65,7 +68,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	w.Close()
-	begin(udp(5), 0, 200)
+	begin(udp(5), 200)
 	if got := said(t, table.Watch()); len(got) != 0 {
 		t.Errorf("%q were written down for nobody", got)
 	}
@@ -79,8 +82,8 @@ func TestMissedEvents(t *testing.T) {
 	for i := range journalSize + 100 {
 		k := testKey(packet.ProtoUDP, uint16(i), 53)
 		reply := k.Reverse()
-		e, _, ok := table.Insert(&k, &reply, 1)
-		if !ok {
+		e, _, r := table.Insert(&k, &reply, 1, 1)
+		if r != Accepted {
 			t.Fatal("no room")
 		}
 		table.Drop(e)
@@ -105,7 +108,7 @@ func TestEventsDoNotAllocate(t *testing.T) {
 		port++
 		k := testKey(packet.ProtoUDP, port, 53)
 		reply := k.Reverse()
-		e, _, _ := table.Insert(&k, &reply, 1)
+		e, _, _ := table.Insert(&k, &reply, 1, 1)
 		table.Drop(e)
 	}); got != 0 {
 		t.Errorf("%v allocations a flow", got)

@@ -12,14 +12,11 @@ const (
 // that may go. The lists are settled, but workers go on changing states: a
 // candidate that has become dearer is moved to its list.
 func (t *Table) evict() bool {
-	for c := embryonic; c <= closing; c++ {
+	evicted := [...]*uint64{wire: &t.stats.Evicted.Wire, embryonic: &t.stats.Evicted.Embryonic, closing: &t.stats.Evicted.Closing}
+	for c := wire; c <= closing; c++ {
 		for i := t.order[c].first; i != 0; i = t.order[c].first {
 			if t.kill(i, c) {
-				if c == embryonic {
-					t.stats.Evicted.Embryonic++
-				} else {
-					t.stats.Evicted.Closing++
-				}
+				*evicted[c]++
 				return true
 			}
 		}

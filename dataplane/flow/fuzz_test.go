@@ -22,7 +22,11 @@ func play(t *testing.T, data []byte) {
 			if f := m.flows[k]; f != nil {
 				reply = f.orig // does not matter
 			}
-			m.packet(k, reply, b&31, uint32(op)*16)
+			owner := uint16(a % 3)
+			if owner == 0 {
+				owner = Wire
+			}
+			m.packet(k, reply, owner, b&31, b>>5|op>>2&8, uint32(op)*16)
 		case op < 225:
 			m.advance(uint32(b)>>(a&7), 1+int(a>>4))
 		case op < 230:
@@ -60,6 +64,54 @@ func playKey(a byte) (k, reply packet.Key) {
 
 func FuzzFlows(f *testing.F) {
 	f.Fuzz(play)
+}
+
+// playTCP turns bytes into segments of one connection: three bytes each.
+func playTCP(t *testing.T, data []byte) {
+	table := heapTable(t, 1)
+	const start = 1<<32 - 100
+	now := uint32(start)
+	e := mustInsert(t, table, packet.ProtoTCP, 1, 2, now)
+	m := newModelTCP(now)
+	for i := 0; len(data) >= 3; i, data = i+1, data[3:] {
+		dir := Direction(data[0] >> 7)
+		now += uint32(data[0] >> 4 & 7)
+		flags := []uint8{tcpACK, tcpACK, tcpACK, tcpACK | tcpPSH, tcpACK, tcpSYN, tcpSYN | tcpACK, tcpFIN | tcpACK, tcpRST,
+			tcpRST | tcpACK, tcpACK | tcpURG, tcpACK, tcpACK, tcpSYN | tcpFIN, 0, tcpFIN}[data[0]&15]
+		h, payload := m.segment(dir, flags, data[1], data[2])
+		before := *m
+		want := m.packet(dir, readSegment(h, payload), now)
+		got := sendTCP(e, dir, h, payload, now)
+		if got != want || e.State() != m.state || e.Replied() != m.replied || e.Assured() != m.assured || e.Expiry() != m.deadline() {
+			t.Fatalf("segment %d, %s %+v at %d: %d, %s, replied %v, assured %v, until %d;\nwant %d, %s, %v, %v, %d\nfrom %+v\nto   %+v", i, dir, readSegment(h, payload),
+				now, got, e.State(), e.Replied(), e.Assured(), e.Expiry(), want, m.state, m.replied, m.assured, m.deadline(), before, *m)
+		}
+		w := e.loadTrack()
+		for d := range w.window {
+			s, o, k := &w.window[d], &w.window[1-d], &m.side[d]
+			if m.state != None && k.maxwin != 0 && (s.end != k.end || s.maxwin() != k.maxwin || s.meta&metaAcked != 0 && s.maxack != k.maxack || !m.liberal && o.edge != k.maxend) {
+				t.Fatalf("segment %d, %s %+v: side %d is %+v, other %+v, want %+v", i, dir, readSegment(h, payload), d, *s, *o, *k)
+			}
+		}
+	}
+}
+
+func FuzzTCP(f *testing.F) {
+	f.Fuzz(playTCP)
+}
+
+func TestTCPAgainstModel(t *testing.T) {
+	for seed := range uint64(4000) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		data := []byte{5, 0, byte(seed), 0x86, 0, byte(seed >> 4), 0, 0, 0} // a handshake
+		if seed%5 == 0 {
+			data = nil
+		}
+		for range 60 {
+			data = append(data, byte(r.IntN(256)), byte(r.IntN(12)*b2i(r.IntN(3) != 0)), byte(r.IntN(256)>>r.IntN(8)))
+		}
+		playTCP(t, data)
+	}
 }
 
 func TestFlowsAgainstModel(t *testing.T) {

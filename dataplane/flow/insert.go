@@ -7,35 +7,43 @@ import "culvert/internal/packet"
 const reclaimAt = 64
 
 // Insert adds a flow: orig is the key of its first packet, reply that of the
-// answers. now is in seconds. The caller then calls Touch for that packet.
+// answers, owner the port that the packet came by, or Wire. now is in seconds.
+// The caller then calls Touch for that packet, of which Begin has said that it
+// can begin a flow.
 //
 // When the flow is there already, because another worker has just added it, that
 // one is returned; dir is then the packet's direction in it. When the table is
-// full a flow is evicted: the oldest embryonic one, else the oldest that is
-// closing, else an established one that has been silent for five minutes. ok is
-// false when there is none, or when reply belongs to another flow.
+// full a flow is evicted: the oldest embryonic one from the wire, else the oldest
+// embryonic one of a pod, else the oldest that is closing, else an established
+// one that has been silent for five minutes.
+//
+// A refusal other than Accepted says why there is no flow; e is then nil.
 //
 // It takes the mutex and does not allocate.
-func (t *Table) Insert(orig, reply *packet.Key, now uint32) (e *Entry, dir Direction, ok bool) {
+func (t *Table) Insert(orig, reply *packet.Key, owner uint16, now uint32) (e *Entry, dir Direction, r Refusal) {
 	hash, replyHash := orig.Hash(), reply.Hash()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.tell(now)
 	if e, dir, ok := t.Lookup(orig, hash); ok {
-		return e, dir, true
+		return e, dir, Accepted
 	}
 	if _, _, ok := t.Lookup(reply, replyHash); ok {
 		t.stats.InsertFailures.Clash++
-		return nil, Original, false
+		return nil, Original, Clash
 	}
 	t.settle()
+	if !t.mayOwn(owner) {
+		t.stats.InsertFailures.Limit++
+		return nil, Original, Limit
+	}
 	i := t.room()
 	if i == 0 {
 		t.stats.InsertFailures.Full++
-		return nil, Original, false
+		return nil, Original, Full
 	}
 	e = &t.entries[i]
-	t.fill(e, i, orig, reply)
+	t.fill(e, i, orig, reply, owner)
 	if hash != replyHash || *orig != *reply {
 		t.link(replyHash, i<<1|uint32(Reply))
 	}
@@ -44,6 +52,7 @@ func (t *Table) Insert(orig, reply *packet.Key, now uint32) (e *Entry, dir Direc
 	// class and the counted state are still ours.
 	c := control(e.ctl.Load())
 	t.enqueue(i, c.class())
+	t.charge(i, c, +1)
 	t.arm(i, c.expiry())
 	t.stats.Len++
 	t.stats.States[c.counted()]++
@@ -51,11 +60,11 @@ func (t *Table) Insert(orig, reply *packet.Key, now uint32) (e *Entry, dir Direc
 	if c.counted() != None {
 		t.note(e, Began) // a TCP flow has no state before its first packet is accounted for: see relist
 	}
-	return e, Original, true
+	return e, Original, Accepted
 }
 
 // fill writes a new flow into entry i, which nobody can see.
-func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key) {
+func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key, owner uint16) {
 	for d := range e.half {
 		h := &e.half[d]
 		h.verdict.Store(0)
@@ -64,13 +73,18 @@ func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key) {
 		store(&e.counts[d].packets, 0)
 		store(&e.counts[d].bytes, 0)
 	}
+	e.half[Original].mss.Store(uint32(owner) << 16)
 	e.half[Original].key, e.half[Reply].key, e.self = *orig, *reply, i
 	kind := kindOf(orig)
-	c := control(kind)<<kindShift | control(Unreplied)<<stateShift | control(t.now)<<bornShift
+	c := control(kind) << kindShift
+	if owner == Wire {
+		c |= ctlWire
+	}
 	timeout := uint32(timeoutNone)
-	if kind == kindTCP {
-		c &^= ctlState // None
+	if kind == kindTCP || kind == kindSCTP { // in state None
+		e.window().clear()
 	} else {
+		c |= control(Unreplied)<<stateShift | control(t.now)<<ownShift
 		timeout = c.timeout()
 	}
 	e.ctl.Store(uint64(c.with(c.state(), t.now+timeout).listed()))
@@ -113,6 +127,7 @@ func (t *Table) remove(i uint32, why Change) {
 	c := control(e.ctl.Load())
 	t.dequeue(i, c.class())
 	t.disarm(i)
+	t.charge(i, c, -1)
 	t.stats.Len--
 	t.stats.States[c.counted()]--
 	t.bury(i)

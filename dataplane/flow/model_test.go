@@ -16,47 +16,28 @@ type modelFlow struct {
 	replied, assured bool
 	born, expiry     uint32
 	packets, bytes   [2]uint64
+	owner            uint16
+	tcp              *modelTCP
 	listed           class
 	since            int // the table operation at which it entered its class
 	verdict          [2]Verdict
 }
 
-// modelStep is what nf_conntrack does with a packet, said as plainly as can be.
-func (f *modelFlow) packet(dir Direction, flags uint8, now uint32) {
+// packet is what nf_conntrack does with a packet of a protocol without states of
+// its own, and with fragments, said as plainly as can be.
+func (f *modelFlow) packet(dir Direction, now uint32) {
 	replied := f.replied // as it was before this packet
 	switch proto := f.orig.Proto; {
-	case proto == packet.ProtoTCP && f.orig.SrcPort|f.orig.DstPort != 0:
-		ev := tcpEvents[flags&31]
-		next, ok := kernelNext(dir, ev, f.state)
-		if !ok {
-			return
-		}
-		timeout := map[State]uint32{SynSent: 120, SynRecv: 60, Established: 432000, FinWait: 120, CloseWait: 60,
-			LastAck: 30, TimeWait: 120, Close: 10, SynSent2: 120}[next]
-		was := f.state
-		f.state = next
-		f.replied = replied || dir == Reply
-		if ev == evSYN && (was == TimeWait || was == Close) {
-			f.replied, f.assured = dir == Reply, false
-		} else if !replied {
-			if ev == evRST {
-				timeout = 0
-			} else if ev == evSYN && was == SynSent {
-				return
-			} else if next == Established {
-				timeout = 300
-			}
-		} else if next == Established && (was == SynRecv || was == Established) {
-			f.assured = true
-		}
-		f.expiry = now + timeout
-		return
 	case proto == packet.ProtoUDP && f.orig.SrcPort|f.orig.DstPort != 0:
 		f.expiry = now + 30
 		if replied && now-f.born > 2 {
 			f.assured, f.expiry = true, now+120
 		}
-	case proto == packet.ProtoICMP || proto == packet.ProtoTCP || proto == packet.ProtoUDP:
+	case proto == packet.ProtoSCTP && f.orig.SrcPort|f.orig.DstPort != 0: // of which it saw no header
+		f.expiry = now + 10
+		f.replied = replied || dir == Reply
+		return
+	case proto == packet.ProtoICMP || proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoSCTP:
 		f.expiry = now + 30
 	default:
 		f.expiry = now + 600
@@ -75,12 +56,22 @@ func (f *modelFlow) packet(dir Direction, flags uint8, now uint32) {
 
 func (f *modelFlow) class() class {
 	switch {
+	case !f.assured && f.owner == Wire:
+		return wire
 	case !f.assured:
 		return embryonic
 	case slices.Contains([]State{FinWait, CloseWait, LastAck, TimeWait, Close}, f.state):
 		return closing
 	}
 	return established
+}
+
+// halfOpen is whether the flow counts against its owner's limit.
+func (f *modelFlow) halfOpen() bool {
+	if f.state == Unreplied || f.state == Replied || f.state == Assured {
+		return !f.replied
+	}
+	return !f.assured
 }
 
 // model is a flow table as a Go map, beside the real one.
@@ -94,11 +85,16 @@ type model struct {
 	held map[*Entry]packet.Key
 }
 
-// modelCapacity is small, so that the table is full most of the time.
-const modelCapacity = 12
+// modelCapacity is small, so that the table is full most of the time;
+// modelLimit, so that owners meet it.
+const (
+	modelCapacity = 12
+	modelLimit    = 5
+)
 
 func newModel(t *testing.T) *model {
 	m := &model{t: t, table: heapTable(t, modelCapacity), flows: map[packet.Key]*modelFlow{}, now: 1000, held: map[*Entry]packet.Key{}}
+	m.table.SetOwnerLimit(modelLimit)
 	m.table.Quiesce(0)
 	m.table.Quiesce(1)
 	m.table.Sweep(m.now, 1)
@@ -134,14 +130,14 @@ func (m *model) settle() {
 }
 
 // packet is one packet through lookup, insert and Touch.
-func (m *model) packet(k, reply packet.Key, flags uint8, bytes uint32) {
+func (m *model) packet(k, reply packet.Key, owner uint16, flags, how uint8, bytes uint32) {
 	f := m.flows[k]
 	e, dir, ok := m.table.Lookup(&k, k.Hash())
 	if ok != (f != nil) {
 		m.fatalf("Lookup(%v) = %v, want %v", k, ok, f != nil)
 	}
 	if !ok {
-		if e, f = m.insert(k, reply); f == nil {
+		if e, f = m.insert(k, reply, owner); f == nil {
 			return
 		}
 	}
@@ -151,8 +147,24 @@ func (m *model) packet(k, reply packet.Key, flags uint8, bytes uint32) {
 	v := Verdict{Gen: uint32(m.ops) + 1, Adj: bytes, Ctx: uint64(m.ops)}
 	e.SetVerdict(dir, v)
 	f.verdict[dir] = v
-	e.Touch(dir, &packet.Info{TCPFlags: flags}, bytes, 1, m.now)
-	f.packet(dir, flags, m.now)
+	result, want := Pass, Pass
+	if f.tcp != nil {
+		h, payload := f.tcp.segment(dir, flags, how, uint8(bytes>>4))
+		info := tcpInfo(h, payload)
+		result = e.Touch(dir, &info, h, bytes, 1, m.now)
+		want = f.tcp.packet(dir, readSegment(h, payload), m.now)
+		f.state, f.replied, f.assured, f.expiry = f.tcp.state, f.tcp.replied, f.tcp.assured, f.tcp.deadline()
+	} else {
+		result = e.Touch(dir, &packet.Info{}, nil, bytes, 1, m.now)
+		f.packet(dir, m.now)
+	}
+	if result != want {
+		m.fatalf("%v %s: result %d, want %d", f.orig, dir, result, want)
+	}
+	if want == Invalid {
+		m.same(e, f)
+		return
+	}
 	f.packets[dir]++
 	f.bytes[dir] += uint64(bytes)
 	m.same(e, f)
@@ -166,14 +178,21 @@ func b2i(b bool) int {
 }
 
 // insert adds a flow to both; a nil flow when it was rightly refused.
-func (m *model) insert(k, reply packet.Key) (*Entry, *modelFlow) {
+func (m *model) insert(k, reply packet.Key, owner uint16) (*Entry, *modelFlow) {
 	m.settle()
 	before := m.table.Stats()
-	e, dir, ok := m.table.Insert(&k, &reply, m.now)
-	if clash := m.flows[reply] != nil; clash {
-		if ok {
-			m.fatalf("Insert(%v) took the key of another flow", k)
-		}
+	e, dir, refusal := m.table.Insert(&k, &reply, owner, m.now)
+	ok := refusal == Accepted
+	owned := 0
+	for f := range m.unique() {
+		owned += b2i(f.owner == owner && f.halfOpen())
+	}
+	switch clash, full := m.flows[reply] != nil, owner != Wire && owned >= modelLimit; {
+	case clash != (refusal == Clash):
+		m.fatalf("Insert(%v) = %d; a clash: %v", k, refusal, clash)
+	case !clash && full != (refusal == Limit):
+		m.fatalf("Insert(%v) = %d, owner %d has %d half-open flows", k, refusal, owner, owned)
+	case clash, full:
 		return nil, nil
 	}
 	if len(m.unique()) == modelCapacity && (ok || before.Limbo < 200) {
@@ -191,9 +210,12 @@ func (m *model) insert(k, reply packet.Key) (*Entry, *modelFlow) {
 	if dir != Original {
 		m.fatalf("a new flow in direction %v", dir)
 	}
-	f := &modelFlow{orig: k, reply: reply, born: m.now, expiry: m.now + 30, state: Unreplied, since: m.ops}
+	f := &modelFlow{orig: k, reply: reply, born: m.now, expiry: m.now + 30, state: Unreplied, since: m.ops, owner: owner}
+	f.listed = f.class()
 	switch kindOf(&k) {
 	case kindTCP:
+		f.state, f.expiry, f.tcp = None, m.now+10, newModelTCP(m.now)
+	case kindSCTP:
 		f.state, f.expiry = None, m.now+10
 	case kindGeneric:
 		f.expiry = m.now + 600
@@ -218,7 +240,11 @@ func (m *model) evicted(ok bool) {
 	}
 	if !ok {
 		for f := range m.unique() {
-			if idle := int64(432000) - int64(int32(f.expiry-m.now)); f.listed != established || f.state == Established && idle >= 300 {
+			idle := int64(0)
+			if f.tcp != nil {
+				idle = int64(432000) - int64(int32(f.tcp.expiry-m.now))
+			}
+			if f.listed != established || f.state == Established && idle >= 300 {
 				m.fatalf("Insert failed although %v, %s, could have gone", f.orig, f.state)
 			}
 		}
@@ -231,7 +257,7 @@ func (m *model) evicted(ok bool) {
 		m.fatalf("%d flows evicted for one", len(gone))
 	}
 	f := gone[0]
-	for c := embryonic; c < f.listed; c++ {
+	for c := wire; c < f.listed; c++ {
 		if _, any := oldest[c]; any {
 			m.fatalf("evicted %v of class %d although there was one of class %d", f.orig, f.listed, c)
 		}

@@ -4,10 +4,12 @@ package flow
 type class uint8
 
 const (
+	// wire flows are embryonic ones whose first packet came by an uplink.
+	wire class = iota
 	// embryonic flows have not shown that both ends want them: not assured.
-	embryonic class = iota
+	embryonic
 	// closing flows are assured ones at their end: tcp_can_early_drop in
-	// net/netfilter/nf_conntrack_proto_tcp.c.
+	// net/netfilter/nf_conntrack_proto_tcp.c, sctp_can_early_drop in its twin.
 	closing
 	// established are all others.
 	established
@@ -18,13 +20,27 @@ const (
 // class of the flow by its state.
 func (c control) dear() class {
 	if c&ctlAssured == 0 {
+		if c&ctlWire != 0 {
+			return wire
+		}
 		return embryonic
 	}
 	switch c.state() {
-	case FinWait, CloseWait, LastAck, TimeWait, Close:
+	case FinWait, CloseWait, LastAck, TimeWait, Close, ShutdownSent, ShutdownRecd, ShutdownAckSent:
 		return closing
 	}
 	return established
+}
+
+// halfOpen reports whether the flow counts against its owner's limit: TCP and
+// SCTP until the handshake is complete, all others until there is an answer. A
+// client of many short exchanges, of DNS for instance, is not to be limited by
+// those that were answered.
+func (c control) halfOpen() bool {
+	if k := c.kind(); k == kindTCP || k == kindSCTP {
+		return c&ctlAssured == 0
+	}
+	return c&ctlReplied == 0
 }
 
 // queue is the entries of one class, those that came first in front.
@@ -87,9 +103,14 @@ func (t *Table) settle() {
 	}
 }
 
-// listed is c with the class and the counted state that its state demands.
+// listed is c with the class, the counted state and the count against its owner
+// that its state demands.
 func (c control) listed() control {
-	return c&^(ctlClass|ctlCounted) | control(c.dear())<<classShift | control(c.state())<<countedShift
+	c = c&^(ctlClass|ctlCounted|ctlHalf) | control(c.dear())<<classShift | control(c.state())<<countedShift
+	if c.halfOpen() {
+		c |= ctlHalf
+	}
+	return c
 }
 
 // relist moves entry i from the lists and counts of was to those of is.
@@ -107,6 +128,8 @@ func (t *Table) relist(i uint32, was, is control) {
 	default:
 		t.note(&t.entries[i], Moved)
 	}
+	t.charge(i, was, -1)
+	t.charge(i, is, +1)
 	t.disarm(i)
-	t.arm(i, is.expiry())
+	t.arm(i, t.entries[i].look(is, t.now))
 }

@@ -54,7 +54,7 @@ func TestReadersBesideAWriter(t *testing.T) {
 	for i := 0; i < rounds || short(); i++ {
 		k := raceKey(r.IntN(connections))
 		reply := k.Reverse()
-		if e, dir, ok := table.Insert(&k, &reply, now.Load()); ok && e.Key(dir) != k {
+		if e, dir, ok := insert(table, &k, &reply, now.Load()); ok && e.Key(dir) != k {
 			t.Errorf("Insert returned %v for %v", e.Key(dir), k)
 		}
 		switch {
@@ -105,7 +105,7 @@ func readBurst(t *testing.T, table *Table, r *rand.Rand, id int, now uint32, con
 		e, dir, ok := table.Lookup(&k, k.Hash())
 		if !ok && id == 0 && r.IntN(4) == 0 {
 			reply := k.Reverse()
-			e, dir, ok = table.Insert(&k, &reply, now)
+			e, dir, ok = insert(table, &k, &reply, now)
 		}
 		if ok {
 			burst = append(burst, held{e, dir, k})
@@ -113,7 +113,7 @@ func readBurst(t *testing.T, table *Table, r *rand.Rand, id int, now uint32, con
 	}
 	for _, h := range burst {
 		flags := []uint8{tcpSYN, tcpSYN | tcpACK, tcpACK, tcpACK, tcpFIN | tcpACK, tcpRST}[r.IntN(6)]
-		h.e.Touch(h.dir, &packet.Info{TCPFlags: flags}, 100, 1, now)
+		sendTCP(h.e, h.dir, tcpHeader(r.Uint32N(4000), r.Uint32N(4000), 1000, flags), r.IntN(1000), now)
 		// Number, adjacency and context of a verdict always agree.
 		n := r.Uint32()
 		h.e.SetVerdict(h.dir, Verdict{Gen: n, Adj: n + 1, Ctx: uint64(n)<<32 | uint64(n)})

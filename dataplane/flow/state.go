@@ -6,7 +6,10 @@ import "culvert/internal/packet"
 // tcp_conntrack (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
 type State uint8
 
-// Unreplied, Replied and Assured are those of protocols without states of their own.
+// Unreplied, Replied and Assured are those of protocols without states of their
+// own. Those behind are SCTP's, in the order of enum sctp_conntrack
+// (include/uapi/linux/netfilter/nf_conntrack_sctp.h), which has None and
+// Established too.
 const (
 	None State = iota
 	SynSent
@@ -21,13 +24,21 @@ const (
 	Unreplied
 	Replied
 	Assured
+	Closed
+	CookieWait
+	CookieEchoed
+	ShutdownSent
+	ShutdownRecd
+	ShutdownAckSent
+	HeartbeatSent
 
 	// States is the number of states, for arrays indexed by State.
 	States
 )
 
 var stateNames = [States]string{"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT",
-	"LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2", "UNREPLIED", "REPLIED", "ASSURED"}
+	"LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2", "UNREPLIED", "REPLIED", "ASSURED",
+	"CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "SHUTDOWN_SENT", "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT"}
 
 // String is the state as conntrack prints it.
 func (s State) String() string {
@@ -44,19 +55,22 @@ const (
 	kindTCP kind = iota
 	kindUDP
 	kindICMP     // and fragments: a while after every packet, never assured
-	kindGeneric  // SCTP and all other protocols
-	kindFragment // packets of TCP and UDP whose ports are not known
+	kindGeneric  // all other protocols
+	kindFragment // packets of TCP, UDP and SCTP whose ports are not known
+	kindSCTP
 )
 
 // kindOf is the rule for a flow with that key.
 func kindOf(k *packet.Key) kind {
 	switch k.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP:
-		if k.SrcPort == 0 && k.DstPort == 0 {
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
+		switch {
+		case k.SrcPort == 0 && k.DstPort == 0:
 			return kindFragment
-		}
-		if k.Proto == packet.ProtoTCP {
+		case k.Proto == packet.ProtoTCP:
 			return kindTCP
+		case k.Proto == packet.ProtoSCTP:
+			return kindSCTP
 		}
 		return kindUDP
 	case packet.ProtoICMP, packet.ProtoICMPv6:
@@ -67,7 +81,7 @@ func kindOf(k *packet.Key) kind {
 
 // Timeouts in seconds.
 const (
-	// Of a TCP flow whose packets so far could not begin one.
+	// Of a TCP or SCTP flow whose packets so far could not begin one.
 	timeoutNone = 10
 
 	// udp_timeouts, net/netfilter/nf_conntrack_proto_udp.c.
@@ -92,46 +106,53 @@ const (
 // that one compare-and-swap changes it as a whole.
 //
 //	 0–31  expiry: the second at which the flow is gone
-//	32–35  state
-//	36–38  kind
-//	39     seen a packet in the reply direction
-//	40     assured: not to be evicted before the others
-//	41     dead: deleted, never to change again
-//	42     queued: on the list of changed entries
-//	43–44  class: the list the entry is on   } written with the mutex held
-//	45–48  the state it is counted under     }
-//	49–63  the second of its first packet, modulo 2^15
+//	32–36  state
+//	37–39  kind
+//	40     seen a packet in the reply direction
+//	41     assured: not to be evicted before the others
+//	42     dead: deleted, never to change again
+//	43     queued: on the list of changed entries
+//	44     wire: its first packet came by an uplink
+//	45–46  class: the list the entry is on         } written
+//	47–51  the state it is counted under           } with the
+//	52     half-open: counted against its owner    } mutex held
+//	53–63  UDP and other protocols: the second of its first packet, modulo 2^11
+//	       TCP: see tcp.go; SCTP: see sctp.go
 type control uint64
 
 const (
 	stateShift   = 32
-	kindShift    = 36
-	classShift   = 43
-	countedShift = 45
-	bornShift    = 49
+	kindShift    = 37
+	classShift   = 45
+	countedShift = 47
+	ownShift     = 53
 
 	ctlExpiry  control = 1<<32 - 1
-	ctlState   control = 15 << stateShift
+	ctlState   control = 31 << stateShift
 	ctlKind    control = 7 << kindShift
-	ctlReplied control = 1 << 39
-	ctlAssured control = 1 << 40
-	ctlDead    control = 1 << 41
-	ctlQueued  control = 1 << 42
+	ctlReplied control = 1 << 40
+	ctlAssured control = 1 << 41
+	ctlDead    control = 1 << 42
+	ctlQueued  control = 1 << 43
+	ctlWire    control = 1 << 44
 	ctlClass   control = 3 << classShift
-	ctlCounted control = 15 << countedShift
+	ctlCounted control = 31 << countedShift
+	ctlHalf    control = 1 << 52
+	ctlOwn     control = 1<<64 - 1<<ownShift // the bits that each protocol uses as it likes
 
 	// ctlLists is what the lists and counts of the table depend on.
 	ctlLists = ctlState | ctlReplied | ctlAssured
 )
 
 func (c control) expiry() uint32 { return uint32(c) }
-func (c control) state() State   { return State(c >> stateShift & 15) }
+func (c control) state() State   { return State(c >> stateShift & 31) }
 func (c control) kind() kind     { return kind(c >> kindShift & 7) }
 func (c control) class() class   { return class(c >> classShift & 3) }
-func (c control) counted() State { return State(c >> countedShift & 15) }
+func (c control) counted() State { return State(c >> countedShift & 31) }
 
-// age is for how many seconds there has been the flow, modulo nine hours.
-func (c control) age(now uint32) uint32 { return (now - uint32(c>>bornShift)) & (1<<15 - 1) }
+// age is for how many seconds there has been the flow, modulo half an hour. It is
+// meaningless for TCP and SCTP.
+func (c control) age(now uint32) uint32 { return (now - uint32(c>>ownShift)) & (1<<11 - 1) }
 
 // with is c in state s until expiry.
 func (c control) with(s State, expiry uint32) control {
@@ -142,7 +163,7 @@ func (c control) with(s State, expiry uint32) control {
 func (c control) timeout() uint32 {
 	switch c.kind() {
 	case kindTCP:
-		return min(tcpTimeouts[c.state()&15], c.unackedLimit())
+		return min(tcpTimeouts[c.state()&31], c.unackedLimit())
 	case kindUDP:
 		if c&ctlAssured != 0 {
 			return timeoutUDPStream
@@ -152,6 +173,8 @@ func (c control) timeout() uint32 {
 		return timeoutICMP
 	case kindFragment:
 		return timeoutFragment
+	case kindSCTP:
+		return sctpTimeouts[c.state()&31]
 	}
 	return timeoutGeneric
 }

@@ -19,7 +19,7 @@ func mustInsert(tb testing.TB, t *Table, proto uint8, sport, dport uint16, now u
 	k := packet.Key{Src: packet.AddrFrom4(0x0a010002), Dst: packet.AddrFrom4(0x0a010103),
 		SrcPort: sport, DstPort: dport, Proto: proto, Family: 4}
 	r := k.Reverse()
-	e, dir, ok := t.Insert(&k, &r, now)
+	e, dir, ok := insert(t, &k, &r, now)
 	if !ok || dir != Original {
 		tb.Fatalf("Insert(%v) = %v, %v", k, dir, ok)
 	}
@@ -105,7 +105,7 @@ func TestStatesAndTimeouts(t *testing.T) {
 			{0, r, ack, TimeWait, 120, false},
 			{1, r, syn, SynSent2, 120, false},
 			{1, o, sa, SynRecv, 60, false},
-			{1, r, ack, SynRecv, 60, false},
+			{1, r, ack, Established, 5 * day, true},
 			{1, o, ack, Established, 5 * day, true},
 		}},
 		"udp answer": {packet.ProtoUDP, 53, []seen{
@@ -144,9 +144,14 @@ func TestStatesAndTimeouts(t *testing.T) {
 			const start = 1<<32 - 5 // time wraps on the way
 			table := heapTable(t, 1)
 			e := mustInsert(t, table, c.proto, c.port, c.port, start)
+			ends := talk{e: e, iss: [2]uint32{1000, 1<<32 - 1}}
 			for i, p := range c.packets {
 				now := start + p.at
-				e.Touch(p.dir, &packet.Info{TCPFlags: p.flags}, 100, 1, now)
+				if c.proto == packet.ProtoTCP && c.port != 0 {
+					ends.say(p.dir, p.flags, 0, now)
+				} else {
+					touch(e, p.dir, now)
+				}
 				if e.State() != p.state || e.Expiry()-now != p.timeout || e.Assured() != p.assured {
 					t.Fatalf("packet %d: %s, %d s, assured %v; want %s, %d s, %v", i,
 						e.State(), e.Expiry()-now, e.Assured(), p.state, p.timeout, p.assured)
@@ -159,8 +164,8 @@ func TestStatesAndTimeouts(t *testing.T) {
 func TestClockOfAnotherWorkerBehind(t *testing.T) {
 	table := heapTable(t, 1)
 	e := mustInsert(t, table, packet.ProtoUDP, 1, 2, 10)
-	e.Touch(Original, &packet.Info{}, 1, 1, 10)
-	e.Touch(Original, &packet.Info{}, 1, 1, 9)
+	touch(e, Original, 10)
+	touch(e, Original, 9)
 	if e.Expiry() != 40 {
 		t.Errorf("expires at %d, want 40", e.Expiry())
 	}
@@ -172,7 +177,7 @@ func TestEntryRemembers(t *testing.T) {
 	v := Verdict{Gen: 7, Adj: 1<<32 - 1, Ctx: 3<<32 | 0xc0a80001}
 	e.SetVerdict(Reply, v)
 	e.SetMSS(Original, 1410)
-	e.Touch(Reply, &packet.Info{TCPFlags: tcpACK}, 3000, 2, 10)
+	e.Touch(Reply, &packet.Info{TCPFlags: tcpACK}, nil, 3000, 2, 10)
 	if e.Verdict(Reply) != v || e.Verdict(Original) != (Verdict{}) {
 		t.Errorf("verdicts %v and %v", e.Verdict(Reply), e.Verdict(Original))
 	}

@@ -32,7 +32,10 @@ type Table struct {
 	limbo limbo
 	wheel wheel
 	order [classes]queue
-	stats Stats
+	// halfOpen counts each owner's half-open flows.
+	halfOpen   []int32
+	ownerLimit int32
+	stats      Stats
 
 	journal journal
 }
@@ -43,8 +46,7 @@ type Stats struct {
 	Len, Capacity int
 	States        [States]int
 	Inserts       uint64
-	// InsertFailures counts flows that could not be kept: Full when nothing
-	// could be evicted or reused, Clash when another flow had the reply's key.
+	// InsertFailures counts flows that could not be kept, by Refusal.
 	InsertFailures Failures
 	Expired        uint64
 	Flushed        uint64
@@ -55,15 +57,17 @@ type Stats struct {
 }
 
 // Failures of Insert by reason.
-type Failures struct{ Full, Clash uint64 }
+type Failures struct{ Full, Clash, Limit uint64 }
 
-// Evictions to make room, by what was evicted.
-type Evictions struct{ Embryonic, Closing, Established uint64 }
+// Evictions to make room, by what was evicted. Wire are embryonic flows whose
+// first packet came by an uplink; Embryonic are the others.
+type Evictions struct{ Wire, Embryonic, Closing, Established uint64 }
 
-// entriesFor is the number of entries to allocate: a spare eighth, within
-// bounds, holds those that wait for the workers' quiescence.
+// entriesFor is the number of entries to allocate: a spare fortieth, within
+// bounds, holds those that wait for the workers' quiescence. From 64 k on a
+// connection then takes 256 bytes at most.
 func entriesFor(capacity int) int {
-	return 1 + capacity + min(max(capacity/8, 256), 8192)
+	return 1 + capacity + min(max(capacity/40, 256), 8192)
 }
 
 // bucketsFor fills the buckets to five eighths when the table is full: then one
@@ -87,12 +91,13 @@ func New(capacity int) (*Table, error) {
 
 // memorySize is the bytes that a table takes.
 func memorySize(capacity int) int {
-	return entriesFor(capacity)*entrySize + bucketsFor(capacity)*bucketSize
+	n := entriesFor(capacity)
+	return windowBytes(n) + n*entrySize + bucketsFor(capacity)*bucketSize
 }
 
 // newTable makes a table in zeroed memory.
 func newTable(mem []byte, capacity int) *Table {
-	t := &Table{capacity: capacity, fresh: 1}
+	t := &Table{capacity: capacity, fresh: 1, halfOpen: make([]int32, 1<<16), ownerLimit: int32(OwnerLimit(capacity))}
 	t.entries, t.buckets = carve(mem, entriesFor(capacity), bucketsFor(capacity))
 	t.epoch.Store(1)
 	return t

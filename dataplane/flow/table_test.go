@@ -40,7 +40,8 @@ func TestMemoryPerConnection(t *testing.T) {
 
 func TestNothingAllocates(t *testing.T) {
 	table, keys := filled(t, 1000, 900)
-	info := packet.Info{TCPFlags: tcpACK}
+	h := keepOn(Original)
+	info := tcpInfo(h, 0)
 	i, now := 0, uint32(10)
 	key := packet.Key{Proto: packet.ProtoUDP, SrcPort: 7, DstPort: 9, Family: 4}
 	check := func(name string, f func()) {
@@ -52,7 +53,7 @@ func TestNothingAllocates(t *testing.T) {
 	check("Lookup and Touch", func() {
 		k := &keys[i%len(keys)]
 		e, dir, _ := table.Lookup(k, k.Hash())
-		e.Touch(dir, &info, 1500, 1, now)
+		e.Touch(dir, &info, h, 1500, 1, now)
 		e.SetVerdict(dir, Verdict{Gen: 1, Adj: uint32(i)})
 		e.Verdict(dir)
 		i, now = i+1, now+1
@@ -60,11 +61,11 @@ func TestNothingAllocates(t *testing.T) {
 	check("Insert with eviction", func() {
 		key.Src = packet.AddrFrom4(uint32(i))
 		reply := key.Reverse()
-		e, dir, ok := table.Insert(&key, &reply, now)
+		e, dir, ok := insert(table, &key, &reply, now)
 		if !ok {
 			t.Fatal("table full")
 		}
-		e.Touch(dir, &info, 100, 1, now)
+		e.Touch(dir, &info, h, 100, 1, now)
 		table.Quiesce(0)
 		i++
 	})
@@ -80,11 +81,11 @@ func TestFloodLeavesEstablishedFlows(t *testing.T) {
 	for i := range 20000 {
 		k := packet.Key{Src: packet.AddrFrom4(uint32(i)), Dst: packet.AddrFrom4(1), SrcPort: 1, DstPort: 2, Proto: packet.ProtoTCP, Family: 4}
 		reply := k.Reverse()
-		e, dir, ok := table.Insert(&k, &reply, 1)
+		e, dir, ok := insert(table, &k, &reply, 1)
 		if !ok {
 			t.Fatalf("SYN %d found no room", i)
 		}
-		e.Touch(dir, &packet.Info{TCPFlags: tcpSYN}, 40, 1, 1)
+		sendTCP(e, dir, tcpHeader(1, 0, 8192, tcpSYN), 0, 1)
 		if i%64 == 0 {
 			table.Quiesce(0)
 		}
@@ -94,7 +95,7 @@ func TestFloodLeavesEstablishedFlows(t *testing.T) {
 			t.Fatalf("established flow %v is gone", keys[i])
 		}
 	}
-	if s := table.Stats(); s.Evicted.Embryonic != 19500 || s.Evicted.Established != 0 || s.States[Established] != 500 || s.States[SynSent] != 500 {
+	if s := table.Stats(); s.Evicted.Wire != 19500 || s.Evicted.Established != 0 || s.States[Established] != 500 || s.States[SynSent] != 500 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -103,10 +104,10 @@ func TestFullOfEstablishedFlows(t *testing.T) {
 	table, _ := filled(t, 100, 100)
 	k := packet.Key{Proto: packet.ProtoTCP, SrcPort: 1, DstPort: 2}
 	reply := k.Reverse()
-	if _, _, ok := table.Insert(&k, &reply, 300); ok {
+	if _, _, ok := insert(table, &k, &reply, 300); ok {
 		t.Error("an established flow was evicted 299 s after its last packet")
 	}
-	e, _, ok := table.Insert(&k, &reply, 301)
+	e, _, ok := insert(table, &k, &reply, 301)
 	if !ok {
 		t.Fatal("no established flow was evicted 300 s after its last packet")
 	}
@@ -127,7 +128,7 @@ func TestStuckWorker(t *testing.T) {
 	insert := func(i int) bool {
 		k := packet.Key{Src: packet.AddrFrom4(uint32(i)), Proto: packet.ProtoUDP, SrcPort: 1}
 		reply := k.Reverse()
-		_, _, ok := table.Insert(&k, &reply, 1)
+		_, _, ok := insert(table, &k, &reply, 1)
 		table.Quiesce(0)
 		return ok
 	}
@@ -157,15 +158,15 @@ func TestInsertTwice(t *testing.T) {
 	table := heapTable(t, 10)
 	k := packet.Key{Proto: packet.ProtoTCP, SrcPort: 1, DstPort: 2}
 	reply := k.Reverse()
-	first, _, _ := table.Insert(&k, &reply, 1)
-	if e, dir, ok := table.Insert(&k, &reply, 1); e != first || dir != Original || !ok {
+	first, _, _ := insert(table, &k, &reply, 1)
+	if e, dir, ok := insert(table, &k, &reply, 1); e != first || dir != Original || !ok {
 		t.Error("the same flow was inserted twice")
 	}
-	if e, dir, ok := table.Insert(&reply, &k, 1); e != first || dir != Reply || !ok {
+	if e, dir, ok := insert(table, &reply, &k, 1); e != first || dir != Reply || !ok {
 		t.Error("the answer made a flow of its own")
 	}
 	other := packet.Key{Proto: packet.ProtoTCP, SrcPort: 3, DstPort: 2}
-	if _, _, ok := table.Insert(&other, &reply, 1); ok {
+	if _, _, ok := insert(table, &other, &reply, 1); ok {
 		t.Error("two flows have one reply key")
 	}
 	if s := table.Stats(); s.InsertFailures.Clash != 1 || s.Inserts != 1 {
@@ -176,7 +177,7 @@ func TestInsertTwice(t *testing.T) {
 func TestFind(t *testing.T) {
 	table := heapTable(t, 10)
 	e := mustInsert(t, table, packet.ProtoTCP, 4711, 80, 5)
-	e.Touch(Original, &packet.Info{TCPFlags: tcpSYN}, 60, 1, 5)
+	sendTCP(e, Original, tcpHeader(1, 0, 8192, tcpSYN), 0, 5)
 	k := e.Key(Reply)
 	v, dir, ok := table.Find(&k)
 	if !ok || dir != Reply || v.Proto != "tcp" || v.State != SynSent || v.Timeout != 120 || !v.Unreplied || v.Packets[0] != 1 {

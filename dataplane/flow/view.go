@@ -24,7 +24,7 @@ func (t *Table) view(e *Entry, v *View) {
 	for d := range v.Packets {
 		v.Packets[d], v.Bytes[d] = e.Counts(Direction(d))
 	}
-	v.Timeout = uint32(max(0, int32(c.expiry()-t.now)))
+	v.Timeout = uint32(max(0, int32(e.deadline(c)-t.now)))
 	v.Assured = c&ctlAssured != 0
 	v.Unreplied = c&ctlReplied == 0
 }

@@ -101,9 +101,9 @@ func (t *Table) expire(i, now uint32) bool {
 	e := &t.entries[i]
 	for {
 		c := control(e.ctl.Load())
-		if int32(c.expiry()-now) > 0 {
+		if int32(e.deadline(c)-now) > 0 {
 			t.disarm(i)
-			t.arm(i, c.expiry())
+			t.arm(i, e.look(c, now))
 			return false
 		}
 		if e.ctl.CompareAndSwap(uint64(c), uint64(c|ctlDead)) {

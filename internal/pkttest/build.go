@@ -254,6 +254,9 @@ func Flags(letters string) func(*layers.TCP) {
 // Seq sets the sequence number.
 func Seq(n uint32) func(*layers.TCP) { return func(h *layers.TCP) { h.Seq = n } }
 
+// Ack sets the acknowledgment number.
+func Ack(n uint32) func(*layers.TCP) { return func(h *layers.TCP) { h.Ack = n } }
+
 // MSS appends the maximum segment size option.
 func MSS(n uint16) func(*layers.TCP) {
 	return TCPOption(layers.TCPOptionKindMSS, byte(n>>8), byte(n))
