@@ -254,11 +254,13 @@ func TestFragmentsAreRefusedAsOne(t *testing.T) {
 	}
 }
 
-// Fragments of an ICMP error go their way, and make no flow.
+// Fragments of an ICMP error go the way of the flow that it quotes, and make none.
 func TestFragmentsOfAnICMPError(t *testing.T) {
 	n1, _ := pair(t)
 	w := ways["pod to wire"]
-	first := append([]byte{3, 1, 0, 0, 0, 0, 0, 0}, kit.Pattern(64)...)
+	n1.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipB), kit.UDP(5, 6), kit.Payload(36)))
+	quoted := kit.Frame(t, kit.Eth(gwMAC, macA), kit.IP4(ipB, ipA), kit.UDP(6, 5), kit.Payload(36))[packet.EthernetLen:]
+	first := append([]byte{3, 1, 0, 0, 0, 0, 0, 0}, quoted...)
 	last := w.fragment(t, n1, 1, packet.ProtoICMP, 72, false, kit.Pattern(9))
 	n1.dev("a").Inject(last, w.fragment(t, n1, 1, packet.ProtoICMP, 0, true, first))
 	n1.step()
@@ -267,7 +269,7 @@ func TestFragmentsOfAnICMPError(t *testing.T) {
 	if inner, _ := w.sent(t, n1); len(inner) != 4 {
 		t.Errorf("%d fragments left, want 4", len(inner))
 	}
-	if got := n1.e.FlowTable().Len(); got != 0 {
+	if got := n1.e.FlowTable().Len(); got != 1 {
 		t.Errorf("%d flows", got)
 	}
 	n1.wantDrops(drop.None, 0)

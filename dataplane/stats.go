@@ -68,6 +68,7 @@ func deviceDrops(s *frame.DeviceStats) map[drop.Reason]uint64 {
 		drop.RxFillEmpty: s.RxFillEmpty,
 		drop.RxTooLong:   s.RxTooLong + s.RxDropped,
 		drop.RxInvalid:   s.RxInvalid,
+		drop.RxShare:     s.RxShare,
 		drop.RxFailed:    s.RxFailed,
 		drop.TxRefused:   s.TxRefused,
 		drop.TxLinkDown:  s.TxLinkDown,

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"culvert/ctrl/underlay"
 	"culvert/dataplane"
@@ -73,10 +74,22 @@ func (a *Agent) opener(ifindex int, name string, queues int, zeroCopy string) ([
 	}
 }
 
-// besides gives sockets in copy mode a way for big frames beside them. With txOnly,
-// the port's frames arrive by the intake, at any worker: one for which the device
+// byIntake is a port whose frames arrive by the intake: what that refuses of them is
+// counted at the port.
+type byIntake struct {
+	at atomic.Pointer[intake.Attachment]
+}
+
+func (b *byIntake) stats(s *frame.DeviceStats) {
+	if at := b.at.Load(); at != nil {
+		at.Stats(s)
+	}
+}
+
+// besides gives sockets in copy mode a way for big frames beside them. With by, the
+// port's frames arrive by the intake, at any worker: one for which the device
 // has no queue, and so no socket, sends all its frames the big way.
-func (a *Agent) besides(sockets []*xsk.Socket, open opens, txOnly bool, way func(pool *frame.Pool) (mixed.Big, error)) opens {
+func (a *Agent) besides(sockets []*xsk.Socket, open opens, by *byIntake, way func(pool *frame.Pool) (mixed.Big, error)) opens {
 	return func(worker, queue int) (frame.Device, error) {
 		pool := a.engine.Pool(worker)
 		if queue >= len(sockets) {
@@ -94,9 +107,12 @@ func (a *Agent) besides(sockets []*xsk.Socket, open opens, txOnly bool, way func
 		if err != nil {
 			return nil, errors.Join(err, dev.Close())
 		}
-		both, err := mixed.New(sockets[queue], big, pool, txOnly)
+		both, err := mixed.New(sockets[queue], big, pool, by != nil)
 		if err != nil {
 			return nil, errors.Join(err, big.Close(), dev.Close())
+		}
+		if by != nil && queue == 0 { // the counters are the port's, for all of its queues
+			both.CountAlso(by.stats)
 		}
 		return both, nil
 	}
@@ -176,7 +192,8 @@ func (a *Agent) addUplinkToIntake(l underlay.Link) (held, error) {
 	spec := a.uplinkSpec(l, xsk.ModeGeneric)
 	sockets, open := a.opener(l.Index, l.Name, spec.Queues, xsk.ZeroCopyOff)
 	spec.Queues = max(spec.Queues, len(a.umems))
-	port, err := a.engine.AddPort(spec, a.besides(sockets, open, true, a.uplinkWay(l)))
+	by := &byIntake{}
+	port, err := a.engine.AddPort(spec, a.besides(sockets, open, by, a.uplinkWay(l)))
 	if err != nil {
 		return held{}, err
 	}
@@ -184,6 +201,7 @@ func (a *Agent) addUplinkToIntake(l underlay.Link) (held, error) {
 	if err != nil {
 		return held{}, errors.Join(err, a.engine.RemovePort(port))
 	}
+	by.at.Store(at)
 	return held{attach: at, port: port, mode: xsk.ModeGeneric}, nil
 }
 
@@ -195,7 +213,7 @@ func (a *Agent) addUplinkWithXDP(l underlay.Link, mode xsk.Mode) (held, error) {
 	spec := a.uplinkSpec(l, at.Mode())
 	sockets, open := a.opener(l.Index, l.Name, spec.Queues, a.cfg.XDP.ZeroCopy)
 	spec.Queues = max(spec.Queues, len(a.umems))
-	port, err := a.engine.AddPort(spec, a.besides(sockets, open, false, a.uplinkWay(l)))
+	port, err := a.engine.AddPort(spec, a.besides(sockets, open, nil, a.uplinkWay(l)))
 	if err != nil {
 		return held{}, errors.Join(err, at.Close())
 	}
@@ -216,7 +234,8 @@ func (a *Agent) addVeth(spec dataplane.PortSpec) (p *podPort, err error) {
 	sockets, open := a.opener(spec.Ifindex, spec.Name, spec.Queues, xsk.ZeroCopyOff)
 	spec.Queues = max(spec.Queues, len(a.umems))
 	p = &podPort{ifindex: spec.Ifindex}
-	p.index, err = a.engine.AddPort(spec, a.besides(sockets, open, true, func(pool *frame.Pool) (mixed.Big, error) {
+	by := &byIntake{}
+	p.index, err = a.engine.AddPort(spec, a.besides(sockets, open, by, func(pool *frame.Pool) (mixed.Big, error) {
 		return psock.OpenSender(spec.Name, spec.Ifindex, pool)
 	}))
 	if err != nil {
@@ -226,6 +245,7 @@ func (a *Agent) addVeth(spec dataplane.PortSpec) (p *podPort, err error) {
 	if err != nil {
 		return nil, errors.Join(err, p.close(a.engine))
 	}
+	by.at.Store(at)
 	p.attach = at
 	return p, nil
 }

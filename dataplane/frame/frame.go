@@ -164,6 +164,7 @@ type DeviceStats struct {
 	RxFillEmpty uint64 // ... because the fill ring was empty
 	RxTooLong   uint64 // frames of more than MaxSegments chunks, dropped whole
 	RxInvalid   uint64 // frames with a chunk that was not the device's: a defect of the kernel or of ours
+	RxShare     uint64 // frames of a port that had its share of a queue that ports share
 	RxFailed    uint64 // frames that a steering program could not hand on
 	TxRingFull  uint64 // frames that Send found no room for and left to its caller
 	TxRefused   uint64 // frames the kernel took and dropped (NET_XMIT_DROP)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"culvert/dataplane/frame"
 	"culvert/dataplane/xsk"
 
 	"github.com/cilium/ebpf"
@@ -20,7 +21,9 @@ type Attachment struct {
 	ifindex int
 	name    string
 	uplink  bool
+	index   uint16
 	link    link.Link // nil once detached
+	refused uint64    // frames, as it was read last
 	ends    []xsk.Endpoint
 	gro     error        // why the device does not merge what it receives, if it does not
 	groWas  func() error // brings its setting back, nil if it is as it was
@@ -30,7 +33,7 @@ type Attachment struct {
 // port index. Frames from another source address than mac are tagged as not
 // genuine. The device is one of the calling thread's network namespace.
 func (in *Intake) AttachPod(ifindex int, name string, index uint16, mac [6]byte) (*Attachment, error) {
-	return in.attach(&Attachment{in: in, ifindex: ifindex, name: name},
+	return in.attach(&Attachment{in: in, ifindex: ifindex, name: name, index: index},
 		intakeProgTakePod, intakePort{Mac: mac, Index: index})
 }
 
@@ -40,7 +43,7 @@ func (in *Intake) AttachPod(ifindex int, name string, index uint16, mac [6]byte)
 // them beside a frame. The device is one of the calling thread's network
 // namespace.
 func (in *Intake) AttachUplink(ifindex int, name string, index uint16, ends []xsk.Endpoint) (*Attachment, error) {
-	a, err := in.attach(&Attachment{in: in, ifindex: ifindex, name: name, uplink: true},
+	a, err := in.attach(&Attachment{in: in, ifindex: ifindex, name: name, index: index, uplink: true},
 		intakeProgTakeUplink, intakePort{Index: index, AnyMac: 1})
 	if err != nil {
 		return nil, err
@@ -60,6 +63,9 @@ func (in *Intake) attach(a *Attachment, program string, port intakePort) (*Attac
 	defer in.mu.Unlock()
 	if in.closed {
 		return nil, fmt.Errorf("intake: attaching %s: the intake is closed", a.name)
+	}
+	if err := a.clearShares(); err != nil {
+		return nil, fmt.Errorf("intake: attaching %s as port %d: %w: at most %d ports fit", a.name, a.index, err, maxPorts)
 	}
 	ports := in.coll.Maps[intakeMapPorts]
 	err := ports.Update(uint32(a.ifindex), port, ebpf.UpdateNoExist)
@@ -138,6 +144,45 @@ func (a *Attachment) key(e xsk.Endpoint) intakeEndpoint {
 	return key
 }
 
+// clearShares forgets what a port that had the index before has had of the queues.
+// a.in.mu is held.
+func (a *Attachment) clearShares() error {
+	for q := range a.in.queues {
+		if err := a.in.coll.Maps[intakeMapShares].Put(a.shareKey(q), intakeShare{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readRefused is called with a.in.mu held.
+func (a *Attachment) readRefused() {
+	sum := uint64(0)
+	for q := range a.in.queues {
+		var s intakeShare
+		if err := a.in.coll.Maps[intakeMapShares].Lookup(a.shareKey(q), &s); err != nil {
+			return
+		}
+		sum += s.Refused
+	}
+	a.refused = sum
+}
+
+func (a *Attachment) shareKey(queue int) uint32 {
+	return uint32(int(a.index)*len(a.in.queues) + queue)
+}
+
+// Stats adds to s the frames of the device's that were dropped because it had its
+// share of the queues. After Close they stay as they were.
+func (a *Attachment) Stats(s *frame.DeviceStats) {
+	a.in.mu.Lock()
+	defer a.in.mu.Unlock()
+	if !a.in.closed && a.link != nil {
+		a.readRefused()
+	}
+	s.RxShare += a.refused
+}
+
 // Close ends the taking of frames. Those that were taken may still arrive. Closing
 // twice, or after the Intake, is harmless.
 func (a *Attachment) Close() error {
@@ -155,6 +200,7 @@ func (a *Attachment) detach() error {
 		return nil
 	}
 	errs := []error{a.link.Close()}
+	a.readRefused()
 	a.link = nil
 	delete(a.in.taken, a)
 	err := a.in.coll.Maps[intakeMapPorts].Delete(uint32(a.ifindex))

@@ -10,7 +10,7 @@ import (
 )
 
 // counter is one queue's struct counter of bpf/intake.bpf.c, shared with the
-// programs that count.
+// programs.
 type counter struct {
 	mem   []byte
 	value *intakeCounter
@@ -20,7 +20,7 @@ type counter struct {
 func mapCounter(m *ebpf.Map, queue int) (counter, error) {
 	page := os.Getpagesize()
 	size := (int(m.MaxEntries())*int(unsafe.Sizeof(intakeCounter{})) + page - 1) &^ (page - 1)
-	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return counter{}, err
 	}

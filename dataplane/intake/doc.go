@@ -27,6 +27,7 @@
 //	queue.go      Queue: one worker's end, a frame.Device
 //	order.go      ... small and big frames in the order in which they were sent
 //	fifo.go       ... and those that wait for their turn
+//	share.go      ... how much of a queue each port may have
 //
 // Nothing outlives the process: the namespace is held by descriptors, the veths end
 // with it, and programs are attached by bpf_link. From then on what a pod sends is

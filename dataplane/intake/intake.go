@@ -92,7 +92,7 @@ func (in *Intake) open(cfg *Config) (err error) {
 		}
 		in.veths = append(in.veths, index)
 	}
-	if in.coll, err = load(cfg.Workers, in.veths[0], in.veths[1]); err != nil {
+	if in.coll, err = load(cfg.Workers, in.veths[0], in.veths[1], cfg.Pools[0].ChunkSize()); err != nil {
 		return fmt.Errorf("loading the programs: %w: Culvert needs Linux 6.6 or later and CAP_BPF with CAP_NET_ADMIN", err)
 	}
 	if err := in.attachTCX(intakeProgToBulk, in.veths[0]); err != nil {

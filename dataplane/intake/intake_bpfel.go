@@ -14,11 +14,18 @@ import (
 )
 
 type intakeCounter struct {
-	_    structs.HostLayout
-	Big  uint32
-	Pad0 uint32
-	Lost uint64
-	Pad  [6]uint64
+	_     structs.HostLayout
+	Big   uint32
+	Full  [2]uint32
+	Pad0  uint32
+	Lost  uint64
+	Pad1  [5]uint64
+	Turns [2]struct {
+		_      structs.HostLayout
+		Number uint32
+		Most   uint32
+	}
+	Pad2 [6]uint64
 }
 
 type intakeEndpoint struct {
@@ -40,6 +47,17 @@ type intakePort struct {
 	Reserved [5]uint32
 }
 
+type intakeShare struct {
+	_    structs.HostLayout
+	Used [2]struct {
+		_    structs.HostLayout
+		Turn uint32
+		Room uint32
+	}
+	Refused uint64
+	Pad     [5]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -47,6 +65,7 @@ const (
 	intakeMapCounters     = "counters"
 	intakeMapEndpoints    = "endpoints"
 	intakeMapPorts        = "ports"
+	intakeMapShares       = "shares"
 	intakeMapSockets      = "sockets"
 	intakeProgCountBig    = "count_big"
 	intakeProgTakePod     = "take_pod"
@@ -55,6 +74,7 @@ const (
 	intakeProgToSockets   = "to_sockets"
 	intakeProgTurnBack    = "turn_back"
 	intakeVarBulkIfindex  = "bulk_ifindex"
+	intakeVarChunkRoom    = "chunk_room"
 	intakeVarSmallIfindex = "small_ifindex"
 	intakeVarWorkers      = "workers"
 )
@@ -116,6 +136,7 @@ type intakeMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -124,6 +145,7 @@ type intakeMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type intakeVariableSpecs struct {
 	BulkIfindex  *ebpf.VariableSpec `ebpf:"bulk_ifindex"`
+	ChunkRoom    *ebpf.VariableSpec `ebpf:"chunk_room"`
 	SmallIfindex *ebpf.VariableSpec `ebpf:"small_ifindex"`
 	Workers      *ebpf.VariableSpec `ebpf:"workers"`
 }
@@ -151,6 +173,7 @@ type intakeMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Ports     *ebpf.Map `ebpf:"ports"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
@@ -159,6 +182,7 @@ func (m *intakeMaps) Close() error {
 		m.Counters,
 		m.Endpoints,
 		m.Ports,
+		m.Shares,
 		m.Sockets,
 	)
 }
@@ -168,6 +192,7 @@ func (m *intakeMaps) Close() error {
 // It can be passed to loadIntakeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type intakeVariables struct {
 	BulkIfindex  *ebpf.Variable `ebpf:"bulk_ifindex"`
+	ChunkRoom    *ebpf.Variable `ebpf:"chunk_room"`
 	SmallIfindex *ebpf.Variable `ebpf:"small_ifindex"`
 	Workers      *ebpf.Variable `ebpf:"workers"`
 }

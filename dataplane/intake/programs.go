@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"culvert/dataplane/frame"
 	"culvert/dataplane/psock"
 	"culvert/dataplane/xsk"
 
@@ -11,9 +12,12 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// load loads the programs and their maps for the intake's near ends and number of
-// workers.
-func load(workers, small, bulk int) (*ebpf.Collection, error) {
+// maxPorts is the number of indices that ports may have, from 0.
+const maxPorts = 4096
+
+// load loads the programs and their maps for the intake's near ends, number of
+// workers, and chunks of memory.
+func load(workers, small, bulk, chunkSize int) (*ebpf.Collection, error) {
 	spec, err := loadIntake()
 	if err != nil {
 		return nil, err
@@ -22,6 +26,7 @@ func load(workers, small, bulk int) (*ebpf.Collection, error) {
 		intakeVarWorkers:      workers,
 		intakeVarSmallIfindex: small,
 		intakeVarBulkIfindex:  bulk,
+		intakeVarChunkRoom:    chunkSize - frame.Headroom,
 	} {
 		if err := spec.Variables[name].Set(uint32(value)); err != nil {
 			return nil, fmt.Errorf("setting %s: %w", name, err)
@@ -29,6 +34,7 @@ func load(workers, small, bulk int) (*ebpf.Collection, error) {
 	}
 	spec.Maps[intakeMapSockets].MaxEntries = uint32(workers)
 	spec.Maps[intakeMapCounters].MaxEntries = uint32(workers)
+	spec.Maps[intakeMapShares].MaxEntries = uint32(workers * maxPorts)
 	return ebpf.NewCollection(spec)
 }
 
@@ -83,6 +89,7 @@ func (in *Intake) openQueue(cfg *Config, w, small, bulk int) (*Queue, error) {
 		return nil, fmt.Errorf("mapping the counters: %w", err)
 	}
 	q := &Queue{counter: count, pool: cfg.Pools[w]}
+	q.smallShare.init(count.value, kindSmall, cfg.RingSize)
 	q.small, err = cfg.Umems[w].Open(xsk.SocketConfig{
 		Ifindex: small, Ifname: in.name + smallSuffix, Queue: w, RingSize: cfg.RingSize, ZeroCopy: xsk.ZeroCopyOff, SG: true,
 	})
@@ -92,6 +99,7 @@ func (in *Intake) openQueue(cfg *Config, w, small, bulk int) (*Queue, error) {
 	if q.big, err = psock.OpenReceiver(in.name+bulkSuffix, bulk, cfg.Pools[w]); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
+	q.bigShare.init(count.value, kindBig, q.big.Buffer())
 	if err := in.coll.Maps[intakeMapSockets].Put(uint32(w), uint32(q.small.FD())); err != nil {
 		return nil, errors.Join(fmt.Errorf("steering queue %d: %w", w, err), q.Close())
 	}

@@ -29,6 +29,8 @@ type Queue struct {
 	smalls fifo
 	bigs   fifo
 
+	smallShare, bigShare share
+
 	// The control plane's.
 	mu     sync.Mutex // closing against reading statistics
 	closed bool
@@ -39,6 +41,7 @@ type Queue struct {
 // psock's few frames of the largest size.
 func (q *Queue) Start(owner frame.Owner, fill int) error {
 	q.owner = owner
+	q.smallShare.resize(fill)
 	if err := q.small.Start(owner, fill); err != nil {
 		return err
 	}
@@ -47,7 +50,10 @@ func (q *Queue) Start(owner frame.Owner, fill int) error {
 }
 
 // SetFill implements frame.Device: for small frames.
-func (q *Queue) SetFill(most int) { q.small.SetFill(most) }
+func (q *Queue) SetFill(most int) {
+	q.small.SetFill(most)
+	q.smallShare.resize(most)
+}
 
 // Send implements frame.Device. Nothing is sent by an intake.
 func (q *Queue) Send([]frame.Frame) int { return 0 }

@@ -274,8 +274,13 @@ func (r *rig) expect(n int) (list []received) {
 	return list
 }
 
-// stats are those of all queues.
+// stats are those of all queues, and what was refused to pods.
 func (r *rig) stats() (s frame.DeviceStats) {
+	for _, p := range r.pods {
+		if p.attach != nil {
+			p.attach.Stats(&s)
+		}
+	}
 	for w := range r.pools {
 		r.in.Queue(w).Stats(&s)
 	}

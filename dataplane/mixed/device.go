@@ -19,8 +19,9 @@ type Device struct {
 	big    Big
 	pool   *frame.Pool
 	limits frame.Limits
-	chains int          // most chunks of a frame for the socket
-	txOnly bool         // frames of the port arrive by another device
+	chains int  // most chunks of a frame for the socket
+	txOnly bool // frames of the port arrive by another device
+	others func(*frame.DeviceStats)
 	full   *frame.Burst // without room: the socket tends to its sends and receives nothing
 	count  counters
 }
@@ -64,6 +65,10 @@ func New(small Small, big Big, pool *frame.Pool, txOnly bool) (*Device, error) {
 	}, nil
 }
 
+// CountAlso makes Stats add what others lost of the port's frames: on a port whose
+// frames arrive by another device. Call it before the Device is used.
+func (d *Device) CountAlso(others func(*frame.DeviceStats)) { d.others = others }
+
 // Start implements frame.Device. A port that only sends is given no chunks.
 func (d *Device) Start(owner frame.Owner, fill int) error {
 	if d.txOnly {
@@ -106,6 +111,9 @@ func (d *Device) Limits() frame.Limits { return d.limits }
 // Stats implements frame.Device.
 func (d *Device) Stats(s *frame.DeviceStats) {
 	d.small.Stats(s)
+	if d.others != nil {
+		d.others(s)
+	}
 	s.TxRingFull += d.count.ringFull.Load()
 	s.TxLinkDown += d.count.linkDown.Load()
 	s.TxRefused += d.count.refused.Load()

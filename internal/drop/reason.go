@@ -91,6 +91,7 @@ const (
 	RxTooLong
 	RxInvalid
 	TxInvalid
+	RxShare
 	RxFailed
 
 	// A defect of Culvert itself.
@@ -175,6 +176,7 @@ var texts = [Count]text{
 	RxTooLong:     {"rx_too_long", "the frame is longer than the receive buffers can hold", "the sender's GSO frames have more pieces than 64 KB take; report it with the sender's kernel"},
 	RxInvalid:     {"rx_invalid", "the kernel handed over a buffer that was not the port's", "report this: it is a defect of Culvert or of the kernel"},
 	TxInvalid:     {"tx_invalid", "the kernel would not accept the frame as Culvert built it", "report this: it is a defect of Culvert"},
+	RxShare:       {"rx_share", "the port had its share of the receive queue that all pods use, and the worker was behind", "the pod floods, and costs others nothing; if it shall go faster, give culvertd more workers"},
 	RxFailed:      {"rx_failed", "the steering program could not hand the frame to a worker", "expected while a port comes or goes; otherwise the kernel is out of memory"},
 
 	Bug: {"bug", "Culvert failed while handling the frame; the frame was dropped and kept for the report", "report it with the log line that shows the frame"},

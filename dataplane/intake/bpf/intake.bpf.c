@@ -21,6 +21,7 @@
 /* Set when the programs are loaded. */
 const volatile __u32 workers;
 const volatile __u32 small_ifindex, bulk_ifindex; /* the near ends of the veths */
+const volatile __u32 chunk_room = 1;              /* bytes of a frame in a chunk */
 
 struct port {
 	__u8 mac[6]; /* the address that the far side may send from */
@@ -43,12 +44,26 @@ struct {
 	__type(value, __u32);
 } sockets SEC(".maps");
 
-/* One cache line for each queue. */
+/* The two kinds of frames, and of sockets. */
+enum { SMALL, BIG, KINDS };
+
+/* What a port may have of a queue's socket in one turn: share.go. The worker's to
+ * write. */
+struct turn {
+	__u32 number;
+	__u32 most; /* of the socket's room: descriptors, or bytes of buffer */
+};
+
+/* Of each queue: a cache line that the programs write, and one that the worker
+ * does. */
 struct counter {
-	__u32 big; /* GSO frames that the packet socket has got, or has dropped */
+	__u32 big;         /* GSO frames that the packet socket has got, or has dropped */
+	__u32 full[KINDS]; /* how often a port has had all that it may in a turn */
 	__u32 pad0;
 	__u64 lost; /* frames that the programs could not hand on */
-	__u64 pad[6];
+	__u64 pad1[5];
+	struct turn turns[KINDS];
+	__u64 pad2[6];
 };
 
 struct {
@@ -58,6 +73,25 @@ struct {
 	__type(key, __u32);
 	__type(value, struct counter);
 } counters SEC(".maps");
+
+/* What a port has had of a queue. */
+struct used {
+	__u32 turn; /* the number of the turn that it is about */
+	__u32 room;
+};
+
+struct share {
+	struct used used[KINDS];
+	__u64 refused; /* frames */
+	__u64 pad[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* ports times queues; the loader sets the real number */
+	__type(key, __u32);     /* the port's index times the number of queues, and the queue */
+	__type(value, struct share);
+} shares SEC(".maps");
 
 struct endpoint {
 	struct target to;
@@ -103,11 +137,41 @@ static __always_inline __u32 assign(struct __sk_buff *skb)
 
 /* stamp is the number of big frames that the queue's packet socket has had so
  * far. */
-static __always_inline __u16 stamp(__u32 queue)
+static __always_inline __u16 stamp(struct counter *c)
 {
-	struct counter *c = bpf_map_lookup_elem(&counters, &queue);
+	return *(volatile __u32 *)&c->big;
+}
 
-	return c ? *(volatile __u32 *)&c->big : 0;
+/* fits reports whether the port may have what room of the queue the frame takes, and
+ * counts the frame if not. A frame that is alone in its turn always fits. CPUs that
+ * begin a port's turn at the same time may lose some of what it has had: nothing
+ * rests on the last frame. */
+static __always_inline int fits(struct __sk_buff *skb, struct counter *c, __u32 queue, __u16 port)
+{
+	__u32 kind = skb->gso_size ? BIG : SMALL;
+	__u32 key = port * workers + queue, room = 1, had;
+	volatile struct turn *turn = &c->turns[kind];
+	struct share *share = bpf_map_lookup_elem(&shares, &key);
+	struct used *used;
+
+	if (!share)
+		return 1;
+	used = &share->used[kind];
+	if (kind == BIG)
+		room = skb->len + skb->len / 4 + 2048; /* as share.go has it */
+	else if (skb->len > chunk_room)
+		room += skb->len / chunk_room;
+	if (used->turn != turn->number) {
+		used->turn = turn->number;
+		used->room = 0;
+	}
+	had = __sync_fetch_and_add(&used->room, room);
+	if (had == 0 || had + room <= turn->most)
+		return 1;
+	__sync_fetch_and_add(&share->refused, 1);
+	if (had <= turn->most)
+		__sync_fetch_and_add(&c->full[kind], 1);
+	return 0;
 }
 
 /* lose counts a frame of the queue's that ends here, of which nobody else knows. */
@@ -135,7 +199,8 @@ SEC("tcx/ingress")
 int take_pod(struct __sk_buff *skb)
 {
 	struct ethernet *eth = (void *)(long)skb->data;
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = skb->ifindex, queue;
+	struct counter *counter;
 	struct port *port;
 	struct tag *tag;
 
@@ -144,13 +209,19 @@ int take_pod(struct __sk_buff *skb)
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
 		return drop();
+	queue = assign(skb);
+	counter = bpf_map_lookup_elem(&counters, &queue);
+	if (!counter)
+		return drop();
+	if (!fits(skb, counter, queue, port->index))
+		return TCX_DROP;
 	tag = (void *)eth->src;
 	/* The kernel has moved a VLAN tag from the bytes to skb->vlan_tci: it does not
 	 * arrive. Pods have no VLANs: the worker drops the frame, and counts it. */
 	tag->flags = (genuine(eth->src, port) ? TAG_GENUINE : 0) | (skb->vlan_present ? TAG_VLAN : 0);
 	tag->mark = TAG_MARK;
 	tag->port = port->index;
-	tag->stamp = stamp(assign(skb));
+	tag->stamp = stamp(counter);
 	return move(skb);
 }
 
@@ -175,7 +246,8 @@ SEC("tcx/ingress")
 int take_uplink(struct __sk_buff *skb)
 {
 	__u32 want = skb->len < HEADERS ? skb->len : HEADERS;
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = skb->ifindex, queue;
+	struct counter *counter;
 	struct port *port;
 	struct tag tag;
 
@@ -186,12 +258,18 @@ int take_uplink(struct __sk_buff *skb)
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
 		return TCX_NEXT;
+	queue = assign(skb);
+	counter = bpf_map_lookup_elem(&counters, &queue);
+	if (!counter)
+		return drop();
+	if (!fits(skb, counter, queue, port->index))
+		return TCX_DROP;
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb) < 0)
 		return drop();
 	tag.mark = TAG_MARK;
 	tag.flags = TAG_GENUINE;
 	tag.port = port->index;
-	tag.stamp = stamp(assign(skb));
+	tag.stamp = stamp(counter);
 	if (bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethernet, src), &tag, sizeof(tag), 0) < 0)
 		return drop();
 	return move(skb);
