@@ -116,7 +116,7 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		case flow.Broken:
 			return adj, drop.FlowInvalid
 		}
-		if r := w.insert(rec); r != drop.None {
+		if r := w.insert(rec, adj); r != drop.None {
 			return adj, r
 		}
 	}
@@ -125,13 +125,9 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 }
 
 // insert makes a flow of its first packet.
-func (w *worker) insert(rec *record) drop.Reason {
-	owner := w.in.port.index
-	if w.in.port.spec.Kind == PortUplink {
-		owner = flow.Wire
-	}
+func (w *worker) insert(rec *record, adj *fib.Adjacency) drop.Reason {
 	reply := rec.info.Key.Reverse()
-	e, dir, refusal := w.flows.Insert(&rec.info.Key, &reply, owner, w.now)
+	e, dir, refusal := w.flows.Insert(&rec.info.Key, &reply, w.owner(rec, adj), w.now)
 	switch refusal {
 	case flow.Accepted:
 		rec.entry, rec.dir = e, dir
@@ -140,6 +136,19 @@ func (w *worker) insert(rec *record) drop.Reason {
 		return drop.FlowLimit
 	}
 	return drop.FlowTableFull
+}
+
+// owner is to whom a new flow counts while it is half-open. Connections from the wire
+// are their destination's: whose handshake it is to complete. Other protocols may
+// go one way for good, and the pod cannot help what it is sent.
+func (w *worker) owner(rec *record, adj *fib.Adjacency) uint16 {
+	switch {
+	case w.in.port.spec.Kind != PortUplink:
+		return w.in.port.index
+	case adj.Kind == fib.KindPod && (rec.info.Proto == packet.ProtoTCP || rec.info.Proto == packet.ProtoSCTP):
+		return flow.Towards(adj.Port)
+	}
+	return flow.Wire
 }
 
 // decide is the forwarding decision for a packet that came in through a port:

@@ -23,8 +23,11 @@ func play(t *testing.T, data []byte) {
 				reply = f.orig // does not matter
 			}
 			owner := uint16(a % 3)
-			if owner == 0 {
+			switch {
+			case owner == 0:
 				owner = Wire
+			case a%5 == 4:
+				owner = Towards(owner)
 			}
 			m.packet(k, reply, owner, b&31, b>>5|op>>2&8, uint32(op)*16)
 		case op < 225:

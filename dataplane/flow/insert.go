@@ -7,7 +7,7 @@ import "culvert/internal/packet"
 const reclaimAt = 64
 
 // Insert adds a flow: orig is the key of its first packet, reply that of the
-// answers, owner the port that the packet came by, or Wire. now is in seconds.
+// answers, owner the port that the packet came by, Wire, or Towards. now is in seconds.
 // The caller then calls Touch for that packet, of which Begin has said that it
 // can begin a flow.
 //
@@ -77,7 +77,7 @@ func (t *Table) fill(e *Entry, i uint32, orig, reply *packet.Key, owner uint16) 
 	e.half[Original].key, e.half[Reply].key, e.self = *orig, *reply, i
 	kind := kindOf(orig)
 	c := control(kind) << kindShift
-	if owner == Wire {
+	if fromWire(owner) {
 		c |= ctlWire
 	}
 	timeout := uint32(timeoutNone)
@@ -128,6 +128,7 @@ func (t *Table) remove(i uint32, why Change) {
 	t.dequeue(i, c.class())
 	t.disarm(i)
 	t.charge(i, c, -1)
+	t.blame(i, c, why)
 	t.stats.Len--
 	t.stats.States[c.counted()]--
 	t.bury(i)

@@ -56,7 +56,7 @@ func (f *modelFlow) packet(dir Direction, now uint32) {
 
 func (f *modelFlow) class() class {
 	switch {
-	case !f.assured && f.owner == Wire:
+	case !f.assured && f.owner >= 1<<15:
 		return wire
 	case !f.assured:
 		return embryonic
@@ -81,6 +81,9 @@ type model struct {
 	flows map[packet.Key]*modelFlow // by both keys
 	now   uint32
 	ops   int
+	// failed are the half-open flows that have ended, by owner: one is forgiven
+	// each second, a fourth of the limit.
+	failed map[uint16]int
 	// held are entries that worker 1 looked up and has not let go of.
 	held map[*Entry]packet.Key
 }
@@ -93,7 +96,7 @@ const (
 )
 
 func newModel(t *testing.T) *model {
-	m := &model{t: t, table: heapTable(t, modelCapacity), flows: map[packet.Key]*modelFlow{}, now: 1000, held: map[*Entry]packet.Key{}}
+	m := &model{t: t, table: heapTable(t, modelCapacity), flows: map[packet.Key]*modelFlow{}, now: 1000, held: map[*Entry]packet.Key{}, failed: map[uint16]int{}}
 	m.table.SetOwnerLimit(modelLimit)
 	m.table.Quiesce(0)
 	m.table.Quiesce(1)
@@ -183,7 +186,7 @@ func (m *model) insert(k, reply packet.Key, owner uint16) (*Entry, *modelFlow) {
 	before := m.table.Stats()
 	e, dir, refusal := m.table.Insert(&k, &reply, owner, m.now)
 	ok := refusal == Accepted
-	owned := 0
+	owned := m.failed[owner]
 	for f := range m.unique() {
 		owned += b2i(f.owner == owner && f.halfOpen())
 	}
@@ -266,7 +269,11 @@ func (m *model) evicted(ok bool) {
 		m.fatalf("evicted %v of %d although there was an older one of %d", f.orig, f.since, oldest[f.listed])
 	}
 	m.forget(f)
+	m.fail(f)
 }
+
+// fail counts a flow that has left against its owner, if it was half-open.
+func (m *model) fail(f *modelFlow) { m.failed[f.owner] += b2i(f.halfOpen()) }
 
 // same compares an entry with its model.
 func (m *model) same(e *Entry, f *modelFlow) {
@@ -292,10 +299,14 @@ func (m *model) same(e *Entry, f *modelFlow) {
 func (m *model) advance(seconds uint32, bite int) {
 	m.now += seconds
 	m.settle()
+	for owner := range m.failed {
+		m.failed[owner] = max(0, m.failed[owner]-int(seconds))
+	}
 	expired := 0
 	for f := range m.unique() {
 		if int32(f.expiry-m.now) <= 0 {
 			m.forget(f)
+			m.fail(f)
 			expired++
 		}
 	}

@@ -25,15 +25,14 @@ type Table struct {
 
 	// Everything below belongs to the holder of mu, and so do the fields of
 	// entries and buckets that say so.
-	mu    sync.Mutex
-	now   uint32 // the latest time that was told
-	fresh uint32 // entries from here on have never been used
-	free  uint32 // first of the used ones that may be used again, by order.next
-	limbo limbo
-	wheel wheel
-	order [classes]queue
-	// halfOpen counts each owner's half-open flows.
-	halfOpen   []int32
+	mu         sync.Mutex
+	now        uint32 // the latest time that was told
+	fresh      uint32 // entries from here on have never been used
+	free       uint32 // first of the used ones that may be used again, by order.next
+	limbo      limbo
+	wheel      wheel
+	order      [classes]queue
+	accounts   []account // by owner
 	ownerLimit int32
 	stats      Stats
 
@@ -97,7 +96,7 @@ func memorySize(capacity int) int {
 
 // newTable makes a table in zeroed memory.
 func newTable(mem []byte, capacity int) *Table {
-	t := &Table{capacity: capacity, fresh: 1, halfOpen: make([]int32, 1<<16), ownerLimit: int32(OwnerLimit(capacity))}
+	t := &Table{capacity: capacity, fresh: 1, accounts: make([]account, 1<<16), ownerLimit: int32(OwnerLimit(capacity))}
 	t.entries, t.buckets = carve(mem, entriesFor(capacity), bucketsFor(capacity))
 	t.epoch.Store(1)
 	return t
