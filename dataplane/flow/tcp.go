@@ -41,7 +41,22 @@ const (
 	evACK
 	evRST
 	evNone
+
+	// A SYN or ACK that was let through unchecked, as the last event of a side.
+	evLooseSYN
+	evLooseACK
 )
+
+// loose is the last event after one that was let through unchecked.
+func (ev tcpEvent) loose() tcpEvent {
+	switch ev {
+	case evSYN:
+		return evLooseSYN
+	case evACK:
+		return evLooseACK
+	}
+	return ev
+}
 
 // tcpEvents is the event by the low five flags.
 var tcpEvents = func() (t [32]tcpEvent) {

@@ -10,8 +10,6 @@ type modelSide struct {
 	end, maxend, maxwin, maxack uint32
 	scale                       uint32
 	scales, sack, acked         bool
-	zero                        bool // of its last bare ACK
-	again                       int
 }
 
 // modelTCP is struct ip_ct_tcp and what nf_conntrack knows beside it.
@@ -23,6 +21,9 @@ type modelTCP struct {
 	challenge              bool
 	last                   tcpEvent
 	lastDir                Direction
+	lastLoose              bool         // it was let through unchecked
+	zero                   bool         // the window of the last bare ACK, of either side
+	again                  int          // how often it came before
 	bare                   [2][4]uint32 // each side's last bare ACK: seq, ack, end, window
 	loose                  [2]uint32    // the end of its last segment that was let through unchecked
 	wasLoose               [2]bool
@@ -96,13 +97,14 @@ func widen(n uint32) uint32 {
 	return (n + unit - 1) / unit * unit
 }
 
-func (m *modelTCP) note(dir Direction, ev tcpEvent) { m.last, m.lastDir = ev, dir }
+func (m *modelTCP) note(dir Direction, ev tcpEvent, loose bool) {
+	m.last, m.lastDir, m.lastLoose = ev, dir, loose
+}
 
 // stalled is whether an established connection is to be gone after five minutes.
 func (m *modelTCP) stalled() bool {
-	l := &m.side[m.lastDir]
 	open := func(d int) bool { return m.side[1-d].acked && m.side[1-d].maxack != m.side[d].end }
-	return l.again >= 3 || l.zero || open(0) || open(1)
+	return m.again >= 3 || m.zero || open(0) || open(1)
 }
 
 func (m *modelTCP) deadline() uint32 {
@@ -144,10 +146,10 @@ func (m *modelTCP) move(dir Direction, s modelSegment, now uint32) Result {
 		if dir == Reply {
 			next = SynSent2
 		}
-	} else if next == sIG && s.ev == evSYNACK && m.last == evSYN && m.lastDir != dir && m.wasLoose[m.lastDir] && m.loose[m.lastDir] == s.ack {
+	} else if next == sIG && s.ev == evSYNACK && m.last == evSYN && m.lastDir != dir && m.lastLoose && m.loose[m.lastDir] == s.ack {
 		m.side[other] = modelSide{end: s.ack, maxend: s.ack, maxwin: widen(65535), scale: m.synScale, scales: m.synScales, sack: m.synSACK}
 		m.side[dir] = modelSide{}
-		m.note(other, evSYN)
+		m.note(other, evSYN, false)
 		m.challenge, m.liberal = false, false
 		was, next = SynSent, SynRecv
 	} else if next == sIG || next == sIV && m.liberal {
@@ -155,7 +157,7 @@ func (m *modelTCP) move(dir Direction, s modelSegment, now uint32) Result {
 		return Pass
 	} else if next == sIV {
 		return Invalid
-	} else if was == LastAck && next == TimeWait && s.ev == evACK && m.lastDir != dir && m.last == evSYN && m.challenge {
+	} else if was == LastAck && next == TimeWait && s.ev == evACK && m.lastDir != dir && m.last == evSYN && m.lastLoose && m.challenge {
 		m.challenge = false
 		return Pass
 	} else if next == SynRecv && dir == Reply && s.ev == evACK && m.both {
@@ -204,7 +206,7 @@ func (m *modelTCP) move(dir Direction, s modelSegment, now uint32) Result {
 					m.expiry, m.brief = now+300, true
 				}
 			} else {
-				m.note(dir, s.ev)
+				m.note(dir, s.ev, false)
 			}
 		}
 		return Invalid
@@ -221,9 +223,9 @@ func (m *modelTCP) options(dir Direction, s modelSegment) {
 }
 
 func (m *modelTCP) ignore(dir Direction, s modelSegment) {
-	m.note(dir, s.ev)
+	m.note(dir, s.ev, true)
 	m.loose[dir], m.wasLoose[dir] = s.end, true
-	m.side[dir].zero = s.win == 0
+	m.zero = s.win == 0
 	if s.ev == evSYN {
 		m.synScale, m.synScales, m.synSACK = s.scale, s.scales, s.sackAllowed
 		if m.state == LastAck {
@@ -235,7 +237,7 @@ func (m *modelTCP) ignore(dir Direction, s modelSegment) {
 }
 
 func (m *modelTCP) accept(dir Direction, s modelSegment, was, next State, now uint32) {
-	m.note(dir, s.ev)
+	m.note(dir, s.ev, false)
 	if next == FinWait && was != FinWait {
 		m.closing = true
 	}
@@ -275,17 +277,16 @@ func (m *modelTCP) reset(dir Direction, s modelSegment) rstWorth {
 		if int32(s.seq-it.maxack) < 0 {
 			return rstInvalid
 		}
-		if !sure || s.seq == it.maxack || m.last == evACK && m.lastDir == dir && s.seq == m.side[dir].end {
+		if !sure || s.seq == it.maxack || m.last == evACK && !m.lastLoose && m.lastDir == dir && s.seq == m.side[dir].end {
 			return rstPlausible
 		}
 		worth = rstDoubted
 	}
-	if m.last == evSYN && m.replied || m.last == evACK && !m.assured {
-		if m.wasLoose[m.lastDir] && m.loose[m.lastDir] == s.ack || m.side[m.lastDir].end == s.ack {
-			return rstBelieved
-		}
+	if m.lastLoose && (m.last == evSYN && m.replied || m.last == evACK && !m.assured) && m.loose[m.lastDir] == s.ack ||
+		!m.lastLoose && m.last == evACK && !m.assured && m.side[m.lastDir].end == s.ack {
+		return rstBelieved
 	}
-	if m.state == SynSent && m.last == evACK && m.lastDir == Reply && s.seq == m.halfAck {
+	if m.state == SynSent && m.last == evACK && m.lastLoose && m.lastDir == Reply && s.seq == m.halfAck {
 		return rstBelieved
 	}
 	return worth
@@ -377,14 +378,14 @@ func (m *modelTCP) repeat(dir Direction, seq, ack, end uint32, s modelSegment) {
 	if s.ev != evACK {
 		return
 	}
-	me, is := &m.side[dir], [4]uint32{seq, ack, end, s.win}
+	is := [4]uint32{seq, ack, end, s.win}
 	if m.lastDir == dir && m.bare[dir] == is && !m.wasLoose[dir] {
-		me.again = min(me.again+1, 3)
+		m.again = min(m.again+1, 3)
 	} else {
-		me.again = 0
+		m.again = 0
 	}
 	m.bare[dir], m.wasLoose[dir] = is, false
-	me.zero = s.win == 0
+	m.zero = s.win == 0
 }
 
 // segment makes a segment out of three bytes: mostly one that could follow.

@@ -82,7 +82,7 @@ func tcpStep(c control, t *track, dir Direction, s *segment, now uint32) (contro
 		if dir == Reply {
 			next = sS2
 		}
-	case next == sIG && s.ev == evSYNACK && last == evSYN && lastDir != dir && t.print[lastDir&1] == endPrint(s.ack):
+	case next == sIG && s.ev == evSYNACK && last == evLooseSYN && lastDir != dir && t.print[lastDir&1] == endPrint(s.ack):
 		// It acknowledges a SYN that was let through unchecked: the two ends
 		// have begun anew without our noticing.
 		t.adopt(c, lastDir, s.ack)
@@ -92,7 +92,7 @@ func tcpStep(c control, t *track, dir Direction, s *segment, now uint32) (contro
 		return tcpIgnore(c, t, dir, s), Pass
 	case next == sIV:
 		return c, Invalid
-	case next == sTW && was == sLA && s.ev == evACK && lastDir != dir && last == evSYN && c&ctlChallenge != 0:
+	case next == sTW && was == sLA && s.ev == evACK && lastDir != dir && last == evLooseSYN && c&ctlChallenge != 0:
 		return (c &^ ctlChallenge).replied(dir), Pass // RFC 5961 4.2
 	case next == sSR && dir == Reply && s.ev == evACK && c&ctlBoth != 0:
 		next = sES
@@ -137,7 +137,7 @@ func (c control) replied(dir Direction) control {
 // tcpIgnore is the control word after a segment that may be valid or not: only
 // the receiver knows, and its answer will tell.
 func tcpIgnore(c control, t *track, dir Direction, s *segment) control {
-	t.setLast(dir, s.ev)
+	t.setLast(dir, s.ev.loose())
 	t.print[dir&1] = endPrint(s.end)
 	t.window[dir&1].set(metaZero, s.win == 0)
 	switch {
@@ -225,7 +225,7 @@ func rstVerdict(c control, t *track, dir Direction, s *segment) rstWorth {
 	r := &t.window[dir.Other()&1]
 	lastDir, last := t.lastDir(), t.last()
 	worth := rstPlausible
-	if r.meta&metaAcked != 0 && last != evSYN {
+	if r.meta&metaAcked != 0 && last != evSYN && last != evLooseSYN {
 		established := was == sES && c&ctlAssured != 0
 		switch {
 		case s.seq == 0 && !established:
@@ -239,12 +239,14 @@ func rstVerdict(c control, t *track, dir Direction, s *segment) rstWorth {
 		}
 		worth = rstDoubted
 	}
-	// The answer to a SYN or ACK that was let through unchecked.
-	unchecked := last == evSYN && c&ctlReplied != 0 || last == evACK && c&ctlAssured == 0
-	if unchecked && (t.print[lastDir&1] == endPrint(s.ack) || t.window[lastDir&1].end == s.ack) {
+	// The answer to a SYN or ACK that was let through unchecked, or to an ACK of
+	// a connection that was picked up.
+	loose := last == evLooseSYN && c&ctlReplied != 0 || last == evLooseACK && c&ctlAssured == 0
+	if loose && t.print[lastDir&1] == endPrint(s.ack) ||
+		last == evACK && c&ctlAssured == 0 && t.window[lastDir&1].end == s.ack {
 		return rstBelieved
 	}
-	if was == sSS && last == evACK && lastDir == Reply && s.seq == t.window[Reply].maxack {
+	if was == sSS && last == evLooseACK && lastDir == Reply && s.seq == t.window[Reply].maxack {
 		return rstBelieved
 	}
 	return worth

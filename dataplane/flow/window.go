@@ -112,10 +112,16 @@ func (w *window) lastDir() Direction {
 	return Direction((w[Original].meta ^ w[Reply].meta) / metaTurn & 1)
 }
 
-// setLast notes the event of a packet, and that it was the last.
+// setLast notes the event of a packet, and that it was the last. How often the
+// last bare ACK was repeated, and whether its window was 0, is known of the side
+// that was last: it is handed over, until this side sends one.
 func (w *window) setLast(dir Direction, ev tcpEvent) {
-	s := &w[dir&1]
-	turn := w[dir.Other()&1].meta & metaTurn
+	s, other := &w[dir&1], w[dir.Other()&1].meta
+	if w.lastDir() != dir && ev != evACK {
+		const carried = metaAgain | metaZero
+		s.meta = s.meta&^carried | other&carried
+	}
+	turn := other & metaTurn
 	if dir == Reply {
 		turn ^= metaTurn
 	}
