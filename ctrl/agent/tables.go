@@ -180,6 +180,13 @@ func (a *Agent) FlowStats() api.FlowStats {
 	out := api.FlowStats{
 		States: map[string]int{}, Entries: s.Len, Capacity: s.Capacity,
 		InsertFailures: s.InsertFailures.Full + s.InsertFailures.Clash + s.InsertFailures.Limit,
+		Inserts:        s.Inserts,
+		Refused:        map[string]uint64{"full": s.InsertFailures.Full, "clash": s.InsertFailures.Clash, "limit": s.InsertFailures.Limit},
+		Ended: map[string]uint64{
+			flow.Expired.String(): s.Expired, flow.Flushed.String(): s.Flushed, flow.Gone.String(): s.Gone,
+			"evicted_wire": s.Evicted.Wire, "evicted_embryonic": s.Evicted.Embryonic,
+			"evicted_closing": s.Evicted.Closing, "evicted_established": s.Evicted.Established,
+		},
 	}
 	for state, n := range s.States {
 		out.States[strings.ToLower(flow.State(state).String())] += n

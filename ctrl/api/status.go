@@ -114,4 +114,10 @@ type FlowStats struct {
 	Entries        int            `json:"entries"`
 	Capacity       int            `json:"capacity"`
 	InsertFailures uint64         `json:"insertfailures"`
+	Inserts        uint64         `json:"inserts"`
+	// Refused holds the flows that were not made, by reason: full, clash, limit.
+	Refused map[string]uint64 `json:"refused"`
+	// Ended holds the flows that are gone, by reason: expired, flushed, unroutable,
+	// and evicted_wire, _embryonic, _closing and _established.
+	Ended map[string]uint64 `json:"ended"`
 }

@@ -26,7 +26,10 @@ var (
 	drops      = describe("drops_total", "Frames dropped, by reason and kind of port; 'culvert explain REASON' says what each means.", "reason", "kind")
 	flows      = describe("flows", "Flows in the flow table, by state.", "state")
 	flowCap    = describe("flow_capacity", "Flows that the flow table can hold.")
-	flowFails  = describe("flow_insert_failures_total", "Flows that the full flow table refused.")
+	flowFails  = describe("flow_insert_failures_total", "Flows that were refused.")
+	inserts    = describe("flow_inserts_total", "Flows that were made.")
+	refusals   = describe("flow_refusals_total", "Flows that were refused, by reason: full, clash of the reply's addresses, limit of half-open flows.", "reason")
+	flowEnds   = describe("flow_ends_total", "Flows that ended, by reason.", "reason")
 	routes     = describe("routes", "Routes in the forwarding table, by kind.", "kind")
 	peers      = describe("peers", "Other nodes that this node has routes to.")
 	pods       = describe("pods", "Pods attached to this node.")
@@ -46,7 +49,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails,
+		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
 		routes, peers, pods, ready, stale, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
 	} {
 		ch <- d
@@ -118,6 +121,13 @@ func (c *collector) collectTables(ch chan<- prometheus.Metric) {
 	}
 	gauge(ch, flowCap, float64(f.Capacity))
 	counter(ch, flowFails, f.InsertFailures)
+	counter(ch, inserts, f.Inserts)
+	for reason, n := range f.Refused {
+		counter(ch, refusals, n, reason)
+	}
+	for reason, n := range f.Ended {
+		counter(ch, flowEnds, n, reason)
+	}
 }
 
 func collectWorker(ch chan<- prometheus.Metric, w *api.Worker) {

@@ -24,9 +24,19 @@ culvert_drops_total{kind="veth",reason="no_route"} 13
 # HELP culvert_flow_capacity Flows that the flow table can hold.
 # TYPE culvert_flow_capacity gauge
 culvert_flow_capacity 262144
-# HELP culvert_flow_insert_failures_total Flows that the full flow table refused.
+# HELP culvert_flow_ends_total Flows that ended, by reason.
+# TYPE culvert_flow_ends_total counter
+culvert_flow_ends_total{reason="expired"} 5
+culvert_flow_ends_total{reason="unroutable"} 1
+# HELP culvert_flow_insert_failures_total Flows that were refused.
 # TYPE culvert_flow_insert_failures_total counter
 culvert_flow_insert_failures_total 2
+# HELP culvert_flow_inserts_total Flows that were made.
+# TYPE culvert_flow_inserts_total counter
+culvert_flow_inserts_total 9
+# HELP culvert_flow_refusals_total Flows that were refused, by reason: full, clash of the reply's addresses, limit of half-open flows.
+# TYPE culvert_flow_refusals_total counter
+culvert_flow_refusals_total{reason="limit"} 2
 # HELP culvert_flows Flows in the flow table, by state.
 # TYPE culvert_flows gauge
 culvert_flows{state="established"} 1

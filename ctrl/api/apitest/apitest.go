@@ -115,7 +115,8 @@ func New() *Agent {
 				{Step: 2, Table: "fib", Key: "10.9.0.1", Result: "10.9.0.0/16 reject"},
 			},
 			Verdict: "drop", Reason: "reject"},
-		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2},
+		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2,
+			Inserts: 9, Refused: map[string]uint64{"limit": 2}, Ended: map[string]uint64{"expired": 5, "unroutable": 1}},
 	}
 }
 
