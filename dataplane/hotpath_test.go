@@ -1,13 +1,17 @@
 package dataplane
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"culvert/dataplane/flow"
 	"culvert/dataplane/frame"
 	"culvert/encap"
 	"culvert/fib"
@@ -57,28 +61,52 @@ func (d *loop) Limits() frame.Limits     { return frame.Limits{Chunks: 1} }
 func (d *loop) Stats(*frame.DeviceStats) {}
 func (d *loop) Close() error             { return nil }
 
-// hotNode is a worker with one pod and one uplink whose bursts never touch the
-// kernel. flows is the number of flows that the frames belong to.
-func hotNode(tb testing.TB, flows int, decap bool) (*worker, *portQueue) {
+// hot says what a hotNode is to forward.
+type hot struct {
+	flows    int // that the frames belong to
+	capacity int // of the flow table; 0 is twice the flows
+	decap    bool
+	v6       bool
+	workers  int // 0 is one
+}
+
+// hotNode is a node with one pod and one uplink whose bursts never touch the kernel,
+// and the queue of each worker that its frames come by.
+func hotNode(tb testing.TB, h hot) (*Engine, []*portQueue) {
 	tb.Helper()
-	e, err := New(Config{Workers: 1, FrameSize: 2048, RingSize: 256, Chunks: 512, FlowCapacity: max(65536, 2*flows),
+	workers := max(h.workers, 1)
+	if h.capacity == 0 {
+		h.capacity = max(65536, 2*h.flows)
+	}
+	e, err := New(Config{Workers: workers, FrameSize: 2048, RingSize: 256, Chunks: 512, FlowCapacity: h.capacity,
 		Clock: func() time.Duration { return time.Second }})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { e.Close() })
-	w := e.workers[0]
-	pod, wire := &loop{pool: w.pool}, &loop{pool: w.pool}
 	table := fib.NewTable()
 	local, remote := packet.AddrFrom(netip.MustParseAddr(node1)), packet.AddrFrom(netip.MustParseAddr(node2))
 	v1, v2 := packet.MAC{0x66, 5: 1}, packet.MAC{0x66, 5: 2}
 	podMAC, _ := packet.ParseMAC(macA)
-	up, err := e.AddPort(PortSpec{Name: "u0", Kind: PortUplink, Queues: 1, MTU: wireMTU}, func(int, int) (frame.Device, error) { return wire, nil })
+	src, dst, nets := ipA, ipB, map[string]bool{ipA + "/32": true, "10.244.2.0/24": false}
+	ip := func(src, dst string) kit.Layer { return kit.IP4(src, dst) }
+	if h.v6 {
+		src, dst, nets = "fd00:1::2", "fd00:2::3", map[string]bool{"fd00:1::2/128": true, "fd00:2::/64": false}
+		ip = func(src, dst string) kit.Layer { return kit.IP6(src, dst) }
+	}
+	open := func(devices []*loop) func(worker, queue int) (frame.Device, error) {
+		return func(worker, _ int) (frame.Device, error) {
+			devices[worker] = &loop{pool: e.workers[worker].pool}
+			return devices[worker], nil
+		}
+	}
+	pods, wires := make([]*loop, workers), make([]*loop, workers)
+	up, err := e.AddPort(PortSpec{Name: "u0", Kind: PortUplink, Queues: workers, MTU: wireMTU}, open(wires))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	in, err := e.AddPort(PortSpec{Name: "cva", Kind: PortVeth, Queues: 1, MTU: podMTU, MAC: GatewayMAC, PeerMAC: podMAC,
-		Addrs: []netip.Addr{netip.MustParseAddr(ipA)}}, func(int, int) (frame.Device, error) { return pod, nil })
+	in, err := e.AddPort(PortSpec{Name: "cva", Kind: PortVeth, Queues: workers, MTU: podMTU, MAC: GatewayMAC, PeerMAC: podMAC,
+		Addrs: []netip.Addr{netip.MustParseAddr(src)}}, open(pods))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -89,40 +117,58 @@ func hotNode(tb testing.TB, flows int, decap bool) (*worker, *portQueue) {
 	peer := table.AddAdjacency(fib.Adjacency{Kind: fib.KindVXLAN, Ready: true, Port: up, MTU: podMTU, Rewrite: tmpl,
 		Via: remote.Netip(), Peer: remote.Fold()})
 	own := table.AddAdjacency(fib.Adjacency{Kind: fib.KindPod, Ready: true, Port: in, MTU: podMTU, Rewrite: encap.Ethernet(podMAC, GatewayMAC, 0)})
-	for prefix, id := range map[string]fib.AdjID{"10.244.2.0/24": peer, ipA + "/32": own} {
+	for prefix, local := range nets {
+		id := peer
+		if local {
+			id = own
+		}
 		if err := table.SetRoute(fib.Route{Prefix: netip.MustParsePrefix(prefix), Adj: id}); err != nil {
 			tb.Fatal(err)
 		}
 	}
 	table.SetNode(fib.Node{Addr4: local, VTEPs: []fib.LocalVTEP{{Addr: local, Port: testPort, VNI: testVNI, MAC: v1}}})
 	e.Publish(table.Commit())
-	var frames [][]byte
-	for i := range flows {
-		sport, dport := uint16(1024+i%50000), uint16(80+i/50000)
-		if decap {
-			frames = append(frames, kit.Frame(tb, kit.Eth(nic2, nic1), kit.IP4(node2, node1), kit.UDP(40000, testPort), kit.VXLANHeader(testVNI),
-				kit.Eth(v2.String(), v1.String()), kit.IP4(ipB, ipA), kit.UDP(dport, sport), kit.Payload(18)))
-		} else {
-			frames = append(frames, kit.Frame(tb, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipB), kit.UDP(sport, dport), kit.Payload(18)))
+	e.FlowTable().SetOwnerLimit(flow.MaxCapacity) // a miss after the other is a flood
+	devices, model := pods, kit.Frame(tb, kit.Eth(macA, gwMAC), ip(src, dst), kit.UDP(0, 0), kit.Payload(18))
+	if h.decap {
+		devices, model = wires, kit.Frame(tb, kit.Eth(nic2, nic1), kit.IP4(node2, node1), kit.UDP(40000, testPort), kit.VXLANHeader(testVNI),
+			kit.Eth(v2.String(), v1.String()), ip(dst, src), kit.UDP(0, 0), kit.Payload(18))
+	}
+	for i := range h.flows {
+		d := devices[i%workers]
+		d.frames = append(d.frames, withPorts(model, uint16(1024+i%50000), uint16(80+i/50000)))
+	}
+	queues := make([]*portQueue, workers)
+	for i, w := range e.workers {
+		queues[i] = w.ports[in]
+		if h.decap {
+			queues[i] = w.ports[up]
+		}
+		for range h.flows/workers/frame.BurstSize + 1 { // every flow is established
+			w.handle(queues[i])
+			w.flows.Quiesce(i)
 		}
 	}
-	q := w.ports[in]
-	if decap {
-		wire.frames, q = frames, w.ports[up]
-	} else {
-		pod.frames = frames
-	}
-	for range flows/frame.BurstSize + 1 { // every flow is established
-		w.handle(q)
-		w.flows.Quiesce(0)
-	}
-	return w, q
+	return e, queues
+}
+
+// withPorts is a copy of a frame that ends in UDP with ports 0 and 18 bytes of payload,
+// with ports. Millions are made of it.
+func withPorts(frame []byte, sport, dport uint16) []byte {
+	b := bytes.Clone(frame)
+	udp := b[len(b)-18-packet.UDPLen:]
+	binary.BigEndian.PutUint16(udp, sport)
+	binary.BigEndian.PutUint16(udp[2:], dport)
+	sum := uint32(^binary.BigEndian.Uint16(udp[6:])) + uint32(sport) + uint32(dport) // RFC 1624
+	packet.StoreChecksum(udp[6:], sum)
+	return b
 }
 
 // The whole path of an established flow allocates nothing, both directions.
 func TestEstablishedFlowsDoNotAllocate(t *testing.T) {
 	for _, decap := range []bool{false, true} {
-		w, q := hotNode(t, 1000, decap)
+		e, queues := hotNode(t, hot{flows: 1000, decap: decap})
+		w, q := e.workers[0], queues[0]
 		got := testing.AllocsPerRun(100, func() {
 			w.handle(q)
 			w.flows.Quiesce(0)
@@ -174,34 +220,59 @@ func TestHotHelpersInline(t *testing.T) {
 	}
 }
 
-// BenchmarkPipeline is the whole way of an established flow's packet in memory:
-// parse, flow hit, VXLAN push or pop, ready to send. ns/op includes the test's
-// device, which copies each frame into a chunk and frees it; ns/packet does not.
+// BenchmarkPipeline is the whole way of a packet in memory: parse, flow lookup, VXLAN
+// push or pop, ready to send. A hit is of an established flow; a miss makes a flow in
+// a full table, where another has to go. ns/op includes the test's device, which
+// copies each frame into a chunk and frees it; ns/packet, of one worker, does not.
 func BenchmarkPipeline(b *testing.B) {
 	for _, dir := range []string{"push", "pop"} {
-		for _, flows := range []int{1, 1000, 10000, 100000, 1000000} {
-			b.Run(fmt.Sprintf("%s/flows=%d", dir, flows), func(b *testing.B) {
-				w, q := hotNode(b, flows, dir == "pop")
-				b.ReportAllocs()
-				b.ResetTimer()
-				packets := 0
-				for packets < b.N {
-					packets += w.handle(q)
-					w.flows.Quiesce(0)
+		for _, family := range []string{"ipv4", "ipv6"} {
+			for _, flows := range []int{1_000, 10_000, 100_000, 1_000_000, 4_000_000} {
+				for _, workers := range []int{1, 2} {
+					h := hot{flows: flows, decap: dir == "pop", v6: family == "ipv6", workers: workers}
+					b.Run(fmt.Sprintf("%s/%s/hit/flows=%d/workers=%d", dir, family, flows, workers), func(b *testing.B) { pipeline(b, h) })
 				}
-				b.StopTimer()
-				if d := w.eng.Drops(); len(d) != 0 {
-					b.Fatalf("frames were dropped: %+v", d)
-				}
-				whole := b.Elapsed()
-				start := time.Now()
-				for again := 0; again < packets; {
-					w.burst.Reset()
-					again += q.dev.Recv(&w.burst)
-					q.dev.Send(w.burst.Frames[:w.burst.N])
-				}
-				b.ReportMetric(float64(whole-time.Since(start))/float64(packets), "ns/packet")
-			})
+			}
+			miss := hot{flows: 300_000, capacity: 100_000, decap: dir == "pop", v6: family == "ipv6"}
+			b.Run(fmt.Sprintf("%s/%s/miss/flows=%d/workers=1", dir, family, miss.capacity), func(b *testing.B) { pipeline(b, miss) })
 		}
 	}
+}
+
+func pipeline(b *testing.B, h hot) {
+	e, queues := hotNode(b, h)
+	each := b.N / len(queues)
+	b.ReportAllocs()
+	b.ResetTimer()
+	spin(queues, func(i, packets int) int {
+		e.workers[i].flows.Quiesce(i)
+		return e.workers[i].handle(queues[i])
+	}, each)
+	b.StopTimer()
+	if d := e.Drops(); len(d) != 0 {
+		b.Fatalf("frames were dropped: %+v", d)
+	}
+	whole, start := b.Elapsed(), time.Now()
+	spin(queues, func(i, packets int) int {
+		w := e.workers[i]
+		w.burst.Reset()
+		n := queues[i].dev.Recv(&w.burst)
+		queues[i].dev.Send(w.burst.Frames[:n])
+		return n
+	}, each)
+	b.ReportMetric(float64(whole-time.Since(start))/float64(max(each, 1)), "ns/packet")
+	b.ReportMetric(float64(e.FlowTable().Memory())/1e6, "MB")
+}
+
+// spin runs all queues at the same time until each has handled so many packets.
+func spin(queues []*portQueue, burst func(i, packets int) int, each int) {
+	var wg sync.WaitGroup
+	for i := range queues {
+		wg.Go(func() {
+			for packets := 0; packets < each; {
+				packets += burst(i, packets)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -117,6 +117,9 @@ func (t *Table) Close() error {
 // Capacity is the number of connections the table holds at most.
 func (t *Table) Capacity() int { return t.capacity }
 
+// Memory is the number of bytes that the table has mapped.
+func (t *Table) Memory() int { return memorySize(t.capacity) }
+
 // Len is the number of connections.
 func (t *Table) Len() int {
 	t.mu.Lock()
