@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward bench-tcp lint generate deps deps-generate deps-bench clean
+.PHONY: build test race demo bench bench-forward bench-tcp pgo lint generate deps deps-generate deps-bench clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -16,20 +16,20 @@ PACKAGES ?= ./...
 TESTFLAGS ?=
 BENCHFLAGS ?=
 
-# Every program under cmd, into bin/.
+# Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
 build:
 	mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 # All tests, those in namespaces of their own included. One package at a time:
-# several measure.
+# several measure. Compiling for speed takes longer than it would save.
 test: deps deps-bench
-	$(GO) test -p 1 -timeout 20m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -pgo=off -p 1 -timeout 20m $(EXEC) $(TESTFLAGS) $(PACKAGES)
 
 # The same under the race detector.
 race: deps deps-bench
 	scripts/need gcc:gcc /usr/include/stdlib.h:libc6-dev
-	$(GO) test -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -pgo=off -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
 
 # Two nodes and their pods in namespaces, traffic between them, what happened.
 demo: deps build
@@ -50,6 +50,14 @@ bench-forward: deps-bench build
 bench-tcp: deps build
 	mkdir -p bench/out
 	$(GO) test -v -count=1 -timeout 60m $(EXEC) -run '^TestThroughput$$' ./bench/tcp -args -tcp $(BENCHFLAGS)
+
+# What the compiler is told of culvertd's hot path: where the pipeline's benchmark
+# spends its time. To be made anew when that has changed much, on a quiet machine.
+pgo:
+	mkdir -p bench/out
+	$(GO) test -run '^$$' -bench 'Pipeline/.*/.*/.*/flows=100000?$$/workers=1' -benchtime 2s \
+		-o bench/out/pipeline.test -cpuprofile bench/out/pipeline.prof ./dataplane
+	$(GO) tool pprof -proto bench/out/pipeline.test bench/out/pipeline.prof > cmd/culvertd/default.pgo
 
 lint:
 	$(GO) mod tidy -diff

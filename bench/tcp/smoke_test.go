@@ -17,7 +17,7 @@ import (
 func buildPrograms(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/culvertd", "../../cmd/culvert-cni").CombinedOutput()
+	out, err := exec.Command("go", "build", "-pgo=off", "-o", dir+"/", "../../cmd/culvertd", "../../cmd/culvert-cni").CombinedOutput()
 	if err != nil {
 		t.Fatalf("building the programs: %v\n%s", err, out)
 	}

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		binDir = dir
 		// Every agent of these tests verifies who owns each frame, at every step.
 		os.Setenv("CULVERTD_CHECK_FRAMES", "1")
-		args := []string{"build", "-o", dir + "/"}
+		args := []string{"build", "-pgo=off", "-o", dir + "/"}
 		if raceBuild {
 			args = append(args, "-race")
 		}

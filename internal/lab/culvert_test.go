@@ -16,7 +16,7 @@ import (
 func buildPrograms(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	cmd := exec.Command("go", "build", "-o", dir+"/", "./cmd/culvertd", "./cmd/culvert-cni", "./cmd/culvert")
+	cmd := exec.Command("go", "build", "-pgo=off", "-o", dir+"/", "./cmd/culvertd", "./cmd/culvert-cni", "./cmd/culvert")
 	cmd.Dir = "../.."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building the programs: %v\n%s", err, out)
