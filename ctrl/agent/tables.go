@@ -109,9 +109,14 @@ func flowOf(v *flow.View) api.Flow {
 // FlowStats implements metrics.Source.
 func (a *Agent) FlowStats() api.FlowStats {
 	s := a.engine.FlowTable().Stats()
+	refused, evicted := &s.InsertFailures, &s.Evicted
 	out := api.FlowStats{
 		States: map[string]int{}, Entries: s.Len, Capacity: s.Capacity,
-		InsertFailures: s.InsertFailures.Full + s.InsertFailures.Clash + s.InsertFailures.Limit,
+		InsertFailures: refused.Full + refused.Clash + refused.Limit,
+		Refusals:       map[string]uint64{"full": refused.Full, "clash": refused.Clash, "limit": refused.Limit},
+		Evictions: map[string]uint64{"wire": evicted.Wire, "embryonic": evicted.Embryonic,
+			"closing": evicted.Closing, "established": evicted.Established},
+		Inserts: s.Inserts, Expired: s.Expired,
 	}
 	for state, n := range s.States {
 		out.States[strings.ToLower(flow.State(state).String())] += n

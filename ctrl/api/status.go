@@ -92,5 +92,13 @@ type FlowStats struct {
 	States         map[string]int `json:"states"`
 	Entries        int            `json:"entries"`
 	Capacity       int            `json:"capacity"`
-	InsertFailures uint64         `json:"insertfailures"`
+	InsertFailures uint64         `json:"insertfailures"` // the sum of Refusals
+	// Refusals holds the number of flows that the table refused, by reason: full,
+	// clash (with another flow's answers) and limit (of one pod's half-open flows).
+	Refusals map[string]uint64 `json:"refusals"`
+	// Evictions holds the number of flows that made room for others: wire and
+	// embryonic (half-open ones from the wire, and from pods), closing, established.
+	Evictions map[string]uint64 `json:"evictions"`
+	Inserts   uint64            `json:"inserts"`
+	Expired   uint64            `json:"expired"`
 }

@@ -18,32 +18,37 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	rxPackets  = describe("port_receive_packets_total", "Packets received on a port.", "port", "kind")
-	rxBytes    = describe("port_receive_bytes_total", "Bytes received on a port, Ethernet headers included.", "port", "kind")
-	txPackets  = describe("port_transmit_packets_total", "Packets sent on a port.", "port", "kind")
-	txBytes    = describe("port_transmit_bytes_total", "Bytes sent on a port, Ethernet headers included.", "port", "kind")
-	ringFull   = describe("xsk_ring_full_total", "Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill).", "port", "ring")
-	drops      = describe("drops_total", "Frames dropped, by reason and kind of port; 'culvert explain REASON' says what each means.", "reason", "kind")
-	flows      = describe("flows", "Flows in the flow table, by state.", "state")
-	flowCap    = describe("flow_capacity", "Flows that the flow table can hold.")
-	flowFails  = describe("flow_insert_failures_total", "Flows that the full flow table refused.")
-	routes     = describe("routes", "Routes in the forwarding table, by kind.", "kind")
-	peers      = describe("peers", "Other nodes that this node has routes to.")
-	pods       = describe("pods", "Pods attached to this node.")
-	ready      = describe("ready", "1 while the node carries pod traffic as configured.")
-	stale      = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
-	busy       = describe("worker_busy_ratio", "Part of the last second that a worker had frames to handle.", "worker")
-	burstSize  = describe("worker_burst_size", "Frames a worker received at once.", "worker")
-	sleeps     = describe("worker_sleeps_total", "Times a worker waited for input.", "worker")
-	bigFrames  = describe("worker_big_frames_total", "Frames that stand for many on a wire, and what was done: passed on whole, cut, or merged from segments.", "worker", "done")
-	freeFrames = describe("umem_free_frames", "Frames of a worker's memory that nobody holds.", "worker")
-	allFrames  = describe("umem_frames", "Frames of a worker's memory.", "worker")
+	rxPackets   = describe("port_receive_packets_total", "Packets received on a port.", "port", "kind")
+	rxBytes     = describe("port_receive_bytes_total", "Bytes received on a port, Ethernet headers included.", "port", "kind")
+	txPackets   = describe("port_transmit_packets_total", "Packets sent on a port.", "port", "kind")
+	txBytes     = describe("port_transmit_bytes_total", "Bytes sent on a port, Ethernet headers included.", "port", "kind")
+	ringFull    = describe("xsk_ring_full_total", "Frames lost, or sends put off, because an AF_XDP ring had no room (rx, tx) or no free frame (fill).", "port", "ring")
+	drops       = describe("drops_total", "Frames dropped, by reason and kind of port; 'culvert explain REASON' says what each means.", "reason", "kind")
+	flows       = describe("flows", "Flows in the flow table, by state.", "state")
+	flowCap     = describe("flow_capacity", "Flows that the flow table can hold.")
+	flowFails   = describe("flow_insert_failures_total", "Flows that the flow table refused.")
+	flowRefused = describe("flow_refusals_total", "Flows that the flow table refused, by reason: it was full, the answers clashed with another flow's, or one pod had too many half-open flows.", "reason")
+	flowEvicted = describe("flow_evictions_total", "Flows that made room for others, by what they were: half-open from the wire or from a pod (embryonic), closing, established.", "class")
+	flowInserts = describe("flow_inserts_total", "Flows that were added.")
+	flowExpired = describe("flow_expired_total", "Flows whose time was up.")
+	routes      = describe("routes", "Routes in the forwarding table, by kind.", "kind")
+	peers       = describe("peers", "Other nodes that this node has routes to.")
+	pods        = describe("pods", "Pods attached to this node.")
+	ready       = describe("ready", "1 while the node carries pod traffic as configured.")
+	stale       = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
+	busy        = describe("worker_busy_ratio", "Part of the last second that a worker had frames to handle.", "worker")
+	burstSize   = describe("worker_burst_size", "Frames a worker received at once.", "worker")
+	sleeps      = describe("worker_sleeps_total", "Times a worker waited for input.", "worker")
+	bigFrames   = describe("worker_big_frames_total", "Frames that stand for many on a wire, and what was done: passed on whole, cut, or merged from segments.", "worker", "done")
+	freeFrames  = describe("umem_free_frames", "Frames of a worker's memory that nobody holds.", "worker")
+	allFrames   = describe("umem_frames", "Frames of a worker's memory.", "worker")
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails,
+		flowRefused, flowEvicted, flowInserts, flowExpired,
 		routes, peers, pods, ready, stale, busy, burstSize, sleeps, bigFrames, freeFrames, allFrames,
 	} {
 		ch <- d
@@ -110,6 +115,14 @@ func (c *collector) collectTables(ch chan<- prometheus.Metric) {
 	}
 	gauge(ch, flowCap, float64(f.Capacity))
 	counter(ch, flowFails, f.InsertFailures)
+	counter(ch, flowInserts, f.Inserts)
+	counter(ch, flowExpired, f.Expired)
+	for reason, n := range f.Refusals {
+		counter(ch, flowRefused, n, reason)
+	}
+	for class, n := range f.Evictions {
+		counter(ch, flowEvicted, n, class)
+	}
 }
 
 func collectWorker(ch chan<- prometheus.Metric, w *api.Worker) {

@@ -24,9 +24,26 @@ culvert_drops_total{kind="veth",reason="no_route"} 13
 # HELP culvert_flow_capacity Flows that the flow table can hold.
 # TYPE culvert_flow_capacity gauge
 culvert_flow_capacity 262144
-# HELP culvert_flow_insert_failures_total Flows that the full flow table refused.
+# HELP culvert_flow_evictions_total Flows that made room for others, by what they were: half-open from the wire or from a pod (embryonic), closing, established.
+# TYPE culvert_flow_evictions_total counter
+culvert_flow_evictions_total{class="closing"} 0
+culvert_flow_evictions_total{class="embryonic"} 1
+culvert_flow_evictions_total{class="established"} 0
+culvert_flow_evictions_total{class="wire"} 5
+# HELP culvert_flow_expired_total Flows whose time was up.
+# TYPE culvert_flow_expired_total counter
+culvert_flow_expired_total 7
+# HELP culvert_flow_insert_failures_total Flows that the flow table refused.
 # TYPE culvert_flow_insert_failures_total counter
 culvert_flow_insert_failures_total 2
+# HELP culvert_flow_inserts_total Flows that were added.
+# TYPE culvert_flow_inserts_total counter
+culvert_flow_inserts_total 100
+# HELP culvert_flow_refusals_total Flows that the flow table refused, by reason: it was full, the answers clashed with another flow's, or one pod had too many half-open flows.
+# TYPE culvert_flow_refusals_total counter
+culvert_flow_refusals_total{reason="clash"} 0
+culvert_flow_refusals_total{reason="full"} 0
+culvert_flow_refusals_total{reason="limit"} 2
 # HELP culvert_flows Flows in the flow table, by state.
 # TYPE culvert_flows gauge
 culvert_flows{state="established"} 1

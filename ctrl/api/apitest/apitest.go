@@ -112,7 +112,9 @@ func New() *Agent {
 				{Step: 2, Table: "fib", Key: "10.9.0.1", Result: "10.9.0.0/16 reject"},
 			},
 			Verdict: "drop", Reason: "reject"},
-		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2},
+		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2,
+			Refusals: map[string]uint64{"full": 0, "clash": 0, "limit": 2}, Evictions: map[string]uint64{"wire": 5, "embryonic": 1, "closing": 0, "established": 0},
+			Inserts: 100, Expired: 7},
 	}
 }
 
