@@ -68,6 +68,7 @@ func hotNode(tb testing.TB, flows int, decap bool) (*worker, *portQueue) {
 	}
 	tb.Cleanup(func() { e.Close() })
 	w := e.workers[0]
+	e.flows.SetOwnerLimit(2 * flows) // all are one pod's, and nobody answers
 	pod, wire := &loop{pool: w.pool}, &loop{pool: w.pool}
 	table := fib.NewTable()
 	local, remote := packet.AddrFrom(netip.MustParseAddr(node1)), packet.AddrFrom(netip.MustParseAddr(node2))

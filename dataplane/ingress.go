@@ -23,6 +23,7 @@ type record struct {
 	live bool // the worker still owns the frame
 	// popped is the number of bytes of tunnel headers that were in front.
 	popped uint16
+	heat   uint32 // what Warm returns
 	// in is the ingress port's queue of a frame that came by the intake.
 	in *portQueue
 }
@@ -208,5 +209,6 @@ func (w *worker) lookup(rec *record) {
 	}
 	if e, dir, ok := w.flows.Lookup(&rec.info.Key, rec.hash); ok {
 		rec.entry, rec.dir = e, dir
+		rec.heat = e.Warm(rec.info.Proto != packet.ProtoUDP)
 	}
 }
