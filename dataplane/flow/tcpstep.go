@@ -52,7 +52,7 @@ func segmentOf(info *packet.Info, l4 []byte) (s segment) {
 func (s *segment) print() uint16 { return printOf(s.seq, s.ack, s.end, s.win) }
 
 func printOf(seq, ack, end, win uint32) uint16 {
-	return uint16((seq + ack*0x9e3779b1 + end*0x85ebca6b + win*0xc2b2ae35) >> 16)
+	return uint16((seq*0xb5297a4d + ack*0x9e3779b1 + end*0x85ebca6b + win*0xc2b2ae35) >> 16)
 }
 
 // endPrint is what stands for the end of a segment that was let through unchecked.
