@@ -27,6 +27,7 @@ type record struct {
 	// held is the first of the frames that have waited for this one, the first
 	// fragment of their datagram.
 	held frag.Handle
+	heat uint32 // what Warm returns
 	// in is the ingress port's queue of a frame that came by the intake.
 	in *portQueue
 }
@@ -219,6 +220,7 @@ func (w *worker) lookup(recs []record) {
 		}
 		if e, dir, ok := w.flows.Finish(&rec.info.Key, rec.hash, probes[i]); ok {
 			rec.entry, rec.dir = e, dir
+			rec.heat = e.Warm(rec.info.Proto != packet.ProtoUDP)
 		}
 	}
 }

@@ -8,14 +8,27 @@
 // # Memory
 //
 // All entries and buckets live in one mapping outside the Go heap. Its size is
-// fixed when the table is made: about 220 bytes a connection, both directions
-// included.
+// fixed when the table is made: 256 bytes a connection at most, both directions
+// included, from 64 k connections on.
 //
+//	windows  32 bytes each: what sequence numbers and verification tags are
+//	         checked against. Only packets of TCP and SCTP look there.
 //	entries  192 bytes each, three cache lines: the original direction's key and
 //	         verdict, the reply's, and what both share. Entry 0 holds the head of
 //	         the list of changed entries; index 0 means none.
 //	buckets  64 bytes each: eight tags of a byte, eight references to an entry
 //	         and direction, and how many keys went on to the next bucket.
+//
+// # States
+//
+// They are those of Linux's conntrack, by protocol:
+//
+//	tcp.go tcpstep.go tcpwindow.go  nf_conntrack_proto_tcp.c, windows included
+//	glide.go                        the same for nearly all TCP packets
+//	sctp.go                         nf_conntrack_proto_sctp.c
+//	touch.go                        UDP, ICMP echo and all others
+//	begin.go                        which packets make flows
+//	related.go                      ICMP errors
 //
 // # Concurrency
 //
@@ -25,4 +38,7 @@
 // only when every worker has passed a point where it holds no entry, which it
 // says with Quiesce. Until then a worker may go on using it: it counts packets
 // that nobody reads.
+//
+// A window is read and written by plain loads and stores; window.go says why that
+// is enough.
 package flow

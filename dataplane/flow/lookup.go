@@ -32,7 +32,6 @@ func (t *Table) Begin(hashes []uint64, probes []Probe) {
 	for _, p := range probes {
 		e := &t.entries[p>>1]
 		e.half[p&1].seq.Load()
-		e.ctl.Load() // and what Touch counts in
 	}
 }
 

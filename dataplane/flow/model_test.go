@@ -150,7 +150,7 @@ func (m *model) packet(k, reply packet.Key, owner uint16, flags, how uint8, byte
 	v := Verdict{Gen: uint32(m.ops) + 1, Adj: bytes, Ctx: uint64(m.ops)}
 	e.SetVerdict(dir, v)
 	f.verdict[dir] = v
-	result, want := Pass, Pass
+	var result, want Result
 	if f.tcp != nil {
 		h, payload := f.tcp.segment(dir, flags, how, uint8(bytes>>4))
 		info := tcpInfo(h, payload)

@@ -208,3 +208,24 @@ func (o *oracle) runSCTP(sport uint16, r *rand.Rand) {
 		}
 	}
 }
+
+// Whatever a packet holds, nothing is read beyond it, and an invalid one changes
+// nothing.
+func FuzzSCTP(f *testing.F) {
+	f.Fuzz(func(t *testing.T, packets []byte) {
+		e := mustInsert(t, heapTable(t, 1), packet.ProtoSCTP, 1, 2, 100)
+		for len(packets) > 1 {
+			dir, n := Direction(packets[0]>>7), min(int(packets[0]&127), len(packets)-1)
+			l4 := append(make([]byte, 0, n), packets[1:1+n]...)
+			packets = packets[1+n:]
+			Begin(&packet.Info{L4: 34, Proto: packet.ProtoSCTP}, l4)
+			before, tags := e.ctl.Load(), *e.window()
+			if sendSCTP(e, dir, l4, 100) == Invalid && (e.ctl.Load() != before || *e.window() != tags) {
+				t.Fatalf("the invalid packet %x changed the flow", l4)
+			}
+			if s := e.State(); s >= States {
+				t.Fatalf("state %d", s)
+			}
+		}
+	})
+}

@@ -49,9 +49,10 @@ func segmentOf(info *packet.Info, l4 []byte) (s segment) {
 }
 
 // print is a digest of a segment: the same for the same segment again.
-func (s *segment) print() uint16 {
-	x := s.seq + s.ack*0x9e3779b1 + s.end*0x85ebca6b + s.win*0xc2b2ae35
-	return uint16((x ^ x>>15) * 0x2c1b3c6d >> 16)
+func (s *segment) print() uint16 { return printOf(s.seq, s.ack, s.end, s.win) }
+
+func printOf(seq, ack, end, win uint32) uint16 {
+	return uint16((seq*0xb5297a4d + ack*0x9e3779b1 + end*0x85ebca6b + win*0xc2b2ae35) >> 16)
 }
 
 // endPrint is what stands for the end of a segment that was let through unchecked.

@@ -181,9 +181,15 @@ func TestBigFramesMeetChanges(t *testing.T) {
 	must(t, n.Pods[2].Netns, "ip", "link", "set", "eth0", "down")
 	still("a tap is down")
 	must(t, n.Pods[2].Netns, "ip", "link", "set", "eth0", "up")
-	must(t, n.Netns, "ip", "link", "set", "eth0", "mtu", "1400")
-	time.Sleep(300 * time.Millisecond)
-	must(t, n.Netns, "ip", "link", "set", "eth0", "mtu", "1500")
+	for _, mtu := range []int{1400, 1500} {
+		must(t, n.Netns, "ip", "link", "set", "eth0", "mtu", fmt.Sprint(mtu))
+		eventually(t, "the agent has noticed", func() error {
+			if got := culvertJSON[api.Status](t, n, "status").Uplinks[0].MTU; got != mtu {
+				return fmt.Errorf("the uplink's MTU is %d, not %d", got, mtu)
+			}
+			return nil
+		})
+	}
 	eventually(t, "the uplink is back", func() error {
 		_, err := netns(veth.Netns, "ping", "-n", "-c", "1", "-W", "1", far.Pods[0].Addr.String())
 		return err
