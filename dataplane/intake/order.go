@@ -62,7 +62,6 @@ func (q *Queue) Recv(b *frame.Burst) int {
 	if q.smalls.empty() {
 		q.limit = q.counter.load()
 		if q.limit == q.clear && q.bigs.empty() && q.looks%unasked != 0 {
-			q.bigShare.look(0, true)
 			q.smallShare.look(q.small.Recv(b), b.Room() > 0)
 			if q.counter.load() == q.clear {
 				return b.N - before
@@ -129,14 +128,8 @@ func (q *Queue) bigBefore(b *frame.Burst, n uint32) bool {
 // readBig reads the next few big frames.
 func (q *Queue) readBig() {
 	seen := q.counter.load() // before the socket is looked at
-	before := q.bigs.N
 	n, empty := q.big.Recv(&q.bigs.Burst)
 	q.budget -= max(n, 1)
-	room := 0
-	for i := before; i < q.bigs.N; i++ {
-		room += bigRoom(q.bigs.Frames[i].Total)
-	}
-	q.bigShare.look(room, empty)
 	if empty {
 		q.clear = seen
 	}

@@ -99,7 +99,7 @@ func (in *Intake) openQueue(cfg *Config, w, small, bulk int) (*Queue, error) {
 	if q.big, err = psock.OpenReceiver(in.name+bulkSuffix, bulk, cfg.Pools[w]); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
-	q.bigShare.init(count.value, kindBig, q.big.Buffer())
+	unshared(count.value, kindBig)
 	if err := in.coll.Maps[intakeMapSockets].Put(uint32(w), uint32(q.small.FD())); err != nil {
 		return nil, errors.Join(fmt.Errorf("steering queue %d: %w", w, err), q.Close())
 	}

@@ -29,7 +29,7 @@ type Queue struct {
 	smalls fifo
 	bigs   fifo
 
-	smallShare, bigShare share
+	smallShare share
 
 	// The control plane's.
 	mu     sync.Mutex // closing against reading statistics

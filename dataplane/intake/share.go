@@ -1,6 +1,9 @@
 package intake
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // A pod that floods costs itself only. The ring and the socket of a queue hold the
 // frames of all ports; one that sends faster than the worker takes would fill them,
@@ -25,13 +28,19 @@ import "sync/atomic"
 // of frames: that a port is refused the programs count in "full", and the worker,
 // who finds nothing left, sees that somebody waits.
 
+// Big frames are not shared in turns. They are TCP's nearly always, which sends what
+// its windows allow and no more: the packet socket has room for that. In turns a
+// port that keeps the worker busy is refused while the socket has room, since what was
+// received meanwhile counts as well; TCP takes that for congestion, and with eight
+// connections over an MTU-sized wire it sent a hundred thousand segments again.
+//
 // Kinds of frames: enum in bpf/intake.bpf.c.
 const (
 	kindSmall = iota
 	kindBig
 )
 
-// share is how one socket's room is shared. It is the worker's; what it points to is
+// share is how one ring's room is shared. It is the worker's; what it points to is
 // shared with the programs.
 type share struct {
 	full         *uint32
@@ -61,6 +70,11 @@ func (s *share) resize(chunks int) {
 // their cache.
 const spare = 16
 
+// unshared lets every port have all of one kind's room.
+func unshared(c *intakeCounter, kind int) {
+	atomic.StoreUint32(&c.Turns[kind].Most, math.MaxUint32)
+}
+
 // look notes that so much was received, and whether there is no more.
 func (s *share) look(n int, none bool) {
 	s.got += uint32(n)
@@ -80,7 +94,3 @@ func (s *share) next(full uint32) {
 	atomic.StoreUint32(s.most, (s.size-s.size/4)/refused)
 	atomic.StoreUint32(s.number, *s.number+1)
 }
-
-// bigRoom is about what a big frame of so many bytes occupies of a socket's buffer:
-// the kernel counts the pages that it is in, and a struct for each packet.
-func bigRoom(bytes uint32) int { return int(bytes + bytes/4 + 2048) }

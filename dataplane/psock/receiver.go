@@ -92,15 +92,6 @@ func (r *Receiver) Start(owner frame.Owner) {
 	}
 }
 
-// Buffer is the limit of memory, in bytes, that frames occupy while they wait.
-func (r *Receiver) Buffer() int {
-	n, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	if err != nil {
-		return receiveBuffer
-	}
-	return n
-}
-
 // FD is the descriptor to wait on for input.
 func (r *Receiver) FD() int { return r.fd }
 
