@@ -14,18 +14,17 @@ import (
 )
 
 type intakeCounter struct {
-	_     structs.HostLayout
-	Big   uint32
-	Full  [2]uint32
-	Pad0  uint32
-	Lost  uint64
-	Pad1  [5]uint64
-	Turns [2]struct {
+	_    structs.HostLayout
+	Big  uint32
+	Full uint32
+	Lost uint64
+	Pad1 [6]uint64
+	Turn struct {
 		_      structs.HostLayout
 		Number uint32
 		Most   uint32
 	}
-	Pad2 [6]uint64
+	Pad2 [7]uint64
 }
 
 type intakeEndpoint struct {
@@ -49,13 +48,13 @@ type intakePort struct {
 
 type intakeShare struct {
 	_    structs.HostLayout
-	Used [2]struct {
+	Used struct {
 		_    structs.HostLayout
 		Turn uint32
 		Room uint32
 	}
 	Refused uint64
-	Pad     [5]uint64
+	Pad     [6]uint64
 }
 
 // Names of all BPF objects in the ELF.

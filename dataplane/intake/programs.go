@@ -89,7 +89,7 @@ func (in *Intake) openQueue(cfg *Config, w, small, bulk int) (*Queue, error) {
 		return nil, fmt.Errorf("mapping the counters: %w", err)
 	}
 	q := &Queue{counter: count, pool: cfg.Pools[w]}
-	q.smallShare.init(count.value, kindSmall, cfg.RingSize)
+	q.smallShare.init(count.value, cfg.RingSize)
 	q.small, err = cfg.Umems[w].Open(xsk.SocketConfig{
 		Ifindex: small, Ifname: in.name + smallSuffix, Queue: w, RingSize: cfg.RingSize, ZeroCopy: xsk.ZeroCopyOff, SG: true,
 	})
@@ -99,7 +99,6 @@ func (in *Intake) openQueue(cfg *Config, w, small, bulk int) (*Queue, error) {
 	if q.big, err = psock.OpenReceiver(in.name+bulkSuffix, bulk, cfg.Pools[w]); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
-	unshared(count.value, kindBig)
 	if err := in.coll.Maps[intakeMapSockets].Put(uint32(w), uint32(q.small.FD())); err != nil {
 		return nil, errors.Join(fmt.Errorf("steering queue %d: %w", w, err), q.Close())
 	}

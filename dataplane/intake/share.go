@@ -1,9 +1,6 @@
 package intake
 
-import (
-	"math"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // A pod that floods costs itself only. The ring and the socket of a queue hold the
 // frames of all ports; one that sends faster than the worker takes would fill them,
@@ -27,33 +24,27 @@ import (
 // in a turn, they divide the three quarters in the next one. No turn lasts for want
 // of frames: that a port is refused the programs count in "full", and the worker,
 // who finds nothing left, sees that somebody waits.
-
+//
 // Big frames are not shared in turns. They are TCP's nearly always, which sends what
 // its windows allow and no more: the packet socket has room for that. In turns a
 // port that keeps the worker busy is refused while the socket has room, since what was
 // received meanwhile counts as well; TCP takes that for congestion, and with eight
 // connections over an MTU-sized wire it sent a hundred thousand segments again.
-//
-// Kinds of frames: enum in bpf/intake.bpf.c.
-const (
-	kindSmall = iota
-	kindBig
-)
 
 // share is how one ring's room is shared. It is the worker's; what it points to is
 // shared with the programs.
 type share struct {
 	full         *uint32
 	number, most *uint32
-	all, size    uint32 // the room that there can be, and is: descriptors, or bytes of buffer
+	all, size    uint32 // the room that there can be, and is: descriptors
 	seen         uint32 // of full, when the turn began
 	got          uint32 // how much was received in this turn
 }
 
 // init begins the first turn.
-func (s *share) init(c *intakeCounter, kind, size int) {
-	s.full = &c.Full[kind]
-	s.number, s.most = &c.Turns[kind].Number, &c.Turns[kind].Most
+func (s *share) init(c *intakeCounter, size int) {
+	s.full = &c.Full
+	s.number, s.most = &c.Turn.Number, &c.Turn.Most
 	s.all, s.size = uint32(size), uint32(size)
 	s.next(atomic.LoadUint32(s.full))
 }
@@ -69,11 +60,6 @@ func (s *share) resize(chunks int) {
 // turn to end because nothing is left: programs pay for each turn with a miss of
 // their cache.
 const spare = 16
-
-// unshared lets every port have all of one kind's room.
-func unshared(c *intakeCounter, kind int) {
-	atomic.StoreUint32(&c.Turns[kind].Most, math.MaxUint32)
-}
 
 // look notes that so much was received, and whether there is no more.
 func (s *share) look(n int, none bool) {

@@ -12,9 +12,9 @@ import (
 func TestTurns(t *testing.T) {
 	var c intakeCounter
 	var s share
-	s.init(&c, kindSmall, 1600)
-	if c.Turns[kindSmall].Number != 1 || c.Turns[kindSmall].Most != 1200 || c.Turns[kindBig].Number != 0 {
-		t.Fatalf("at first: %+v", c.Turns)
+	s.init(&c, 1600)
+	if c.Turn.Number != 1 || c.Turn.Most != 1200 {
+		t.Fatalf("at first: %+v", c.Turn)
 	}
 	for i, step := range []struct {
 		refused      uint32
@@ -34,19 +34,19 @@ func TestTurns(t *testing.T) {
 		{1000, 0, true, 6, 18},
 		{0, 0, true, 6, 18}, // who waited has got his share: nobody waits
 	} {
-		c.Full[kindSmall] += step.refused
+		c.Full += step.refused
 		s.look(step.n, step.none)
-		if got := c.Turns[kindSmall]; got.Number != step.number || got.Most != step.most {
+		if got := c.Turn; got.Number != step.number || got.Most != step.most {
 			t.Fatalf("step %d: turn %d with %d, want %d with %d", i, got.Number, got.Most, step.number, step.most)
 		}
 	}
 	s.resize(400)
-	if c.Turns[kindSmall].Most != 300 {
-		t.Errorf("of 400, a share is %d", c.Turns[kindSmall].Most)
+	if c.Turn.Most != 300 {
+		t.Errorf("of 400, a share is %d", c.Turn.Most)
 	}
 	s.resize(9999)
-	if c.Turns[kindSmall].Most != 1200 {
-		t.Errorf("of more than there is, a share is %d", c.Turns[kindSmall].Most)
+	if c.Turn.Most != 1200 {
+		t.Errorf("of more than there is, a share is %d", c.Turn.Most)
 	}
 }
 

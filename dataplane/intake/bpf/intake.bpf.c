@@ -44,26 +44,22 @@ struct {
 	__type(value, __u32);
 } sockets SEC(".maps");
 
-/* The two kinds of frames, and of sockets. */
-enum { SMALL, BIG, KINDS };
-
-/* What a port may have of a queue's socket in one turn: share.go. The worker's to
+/* What a port may have of a queue's ring in one turn: share.go. The worker's to
  * write. */
 struct turn {
 	__u32 number;
-	__u32 most; /* of the socket's room: descriptors, or bytes of buffer */
+	__u32 most; /* descriptors */
 };
 
 /* Of each queue: a cache line that the programs write, and one that the worker
  * does. */
 struct counter {
-	__u32 big;         /* GSO frames that the packet socket has got, or has dropped */
-	__u32 full[KINDS]; /* how often a port has had all that it may in a turn */
-	__u32 pad0;
+	__u32 big;  /* GSO frames that the packet socket has got, or has dropped */
+	__u32 full; /* how often a port has had all that it may in a turn */
 	__u64 lost; /* frames that the programs could not hand on */
-	__u64 pad1[5];
-	struct turn turns[KINDS];
-	__u64 pad2[6];
+	__u64 pad1[6];
+	struct turn turn;
+	__u64 pad2[7];
 };
 
 struct {
@@ -81,9 +77,9 @@ struct used {
 };
 
 struct share {
-	struct used used[KINDS];
+	struct used used;
 	__u64 refused; /* frames */
-	__u64 pad[5];
+	__u64 pad[6];
 };
 
 struct {
@@ -142,24 +138,21 @@ static __always_inline __u16 stamp(struct counter *c)
 	return *(volatile __u32 *)&c->big;
 }
 
-/* fits reports whether the port may have what room of the queue the frame takes, and
- * counts the frame if not. A frame that is alone in its turn always fits. CPUs that
+/* fits reports whether the port may have what room of the queue's ring the frame
+ * takes, and counts the frame if not. A big frame takes none: share.go. A frame that is alone in its turn always fits. CPUs that
  * begin a port's turn at the same time may lose some of what it has had: nothing
  * rests on the last frame. */
 static __always_inline int fits(struct __sk_buff *skb, struct counter *c, __u32 queue, __u16 port)
 {
-	__u32 kind = skb->gso_size ? BIG : SMALL;
 	__u32 key = port * workers + queue, room = 1, had;
-	volatile struct turn *turn = &c->turns[kind];
+	volatile struct turn *turn = &c->turn;
 	struct share *share = bpf_map_lookup_elem(&shares, &key);
 	struct used *used;
 
-	if (!share)
+	if (skb->gso_size || !share)
 		return 1;
-	used = &share->used[kind];
-	if (kind == BIG)
-		room = skb->len + skb->len / 4 + 2048; /* as share.go has it */
-	else if (skb->len > chunk_room)
+	used = &share->used;
+	if (skb->len > chunk_room)
 		room += skb->len / chunk_room;
 	if (used->turn != turn->number) {
 		used->turn = turn->number;
@@ -170,7 +163,7 @@ static __always_inline int fits(struct __sk_buff *skb, struct counter *c, __u32 
 		return 1;
 	__sync_fetch_and_add(&share->refused, 1);
 	if (had <= turn->most)
-		__sync_fetch_and_add(&c->full[kind], 1);
+		__sync_fetch_and_add(&c->full, 1);
 	return 0;
 }
 
