@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"culvert/bench/testbed"
+	"culvert/internal/ethtool"
 )
 
 // bed is the network of one pair: two nodes, joined by the wire, and two pods.
@@ -145,7 +146,7 @@ func veth(a, b testbed.End, mtu int) error {
 		return err
 	}
 	for _, end := range []testbed.End{a, b} {
-		if err := end.Space.Do(func() error { return testbed.SetGRO(end.Name, false) }); err != nil {
+		if err := end.Space.Do(func() error { return ethtool.Set(end.Name, false, ethtool.GRO) }); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 
+	"culvert/internal/ethtool"
+
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -35,7 +37,7 @@ func Veth(a, b End, mtu int) error {
 			if err := up(end.Name); err != nil {
 				return err
 			}
-			return SetGRO(end.Name, true)
+			return ethtool.Set(end.Name, true, ethtool.GRO)
 		})
 		if err != nil {
 			return err
@@ -49,7 +51,9 @@ func (s *Space) Up(name string) error { return s.Do(func() error { return up(nam
 
 // GRO switches GRO of a device on: its NAPI polls, and frames can be
 // redirected into its veth peer.
-func (s *Space) GRO(name string) error { return s.Do(func() error { return SetGRO(name, true) }) }
+func (s *Space) GRO(name string) error {
+	return s.Do(func() error { return ethtool.Set(name, true, ethtool.GRO) })
+}
 
 // AddAddr gives a device an address.
 func (s *Space) AddAddr(name string, prefix netip.Prefix) error {

@@ -7,7 +7,7 @@
 // mode) and that redirects each into a veth; a 64-byte frame costs about half a
 // microsecond of one core. Redirecting into a veth works only when the
 // receiving end polls: it needs a native XDP program or GRO
-// (drivers/net/veth.c, veth_xdp_xmit), see testbed.SetGRO.
+// (drivers/net/veth.c, veth_xdp_xmit), see testbed.Space.GRO.
 package xdpgen
 
 // clang and llvm-strip make the objects, which are committed: building needs neither.

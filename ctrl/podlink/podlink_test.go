@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"culvert/internal/ethtool"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -81,7 +83,7 @@ func TestCreateCheckRemove(t *testing.T) {
 			"tx-udp-segmentation": false, "tx-vlan-hw-insert": false, "tx-tcp-segmentation": true,
 			"tx-scatter-gather": true, "tx-checksum-ip-generic": true,
 		} {
-			if on, err := Feature("eth0", feature); err != nil || on != want {
+			if on, err := ethtool.Feature("eth0", feature); err != nil || on != want {
 				t.Errorf("%s: %v, want %v (%v)", feature, on, want, err)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"culvert/internal/ethtool"
+
 	"culvert/dataplane/frame"
 	"culvert/dataplane/tap"
 	"culvert/internal/testnet"
@@ -35,7 +37,7 @@ func TestTAPCreateCheckRemove(t *testing.T) {
 	}
 	p.pod.Do(t, func() {
 		for _, feature := range []string{"tx-udp-segmentation", "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-scatter-gather", "tx-checksum-ip-generic"} {
-			if on, err := Feature("eth0", feature); err != nil || !on {
+			if on, err := ethtool.Feature("eth0", feature); err != nil || !on {
 				t.Errorf("%s: %v (%v)", feature, on, err)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"culvert/internal/ethtool"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +32,7 @@ func Tune(ref Ref, gso int, udp bool) error {
 	}
 	defer ns.Close()
 	err = ns.Do(func() error {
-		return errors.Join(setFeatures(ref.IfName, udp, udpSegmentation), setGSO(ref.IfName, gso, netlink.LinkSetGSOIPv4MaxSize))
+		return errors.Join(ethtool.Set(ref.IfName, udp, udpSegmentation), setGSO(ref.IfName, gso, netlink.LinkSetGSOIPv4MaxSize))
 	})
 	if err != nil {
 		err = fmt.Errorf("in %s: %w", ref.Netns, err)

@@ -1,6 +1,10 @@
 package podlink
 
-import "testing"
+import (
+	"testing"
+
+	"culvert/internal/ethtool"
+)
 
 // Whether a pod's kernel leaves UDP to be cut follows what Tune is told, back and
 // forth; a new pod's cuts by itself.
@@ -11,7 +15,7 @@ func TestTuneUDP(t *testing.T) {
 		t.Helper()
 		p.pod.Do(t, func() {
 			for feature, want := range map[string]bool{udpSegmentation: want, "tx-sctp-segmentation": false, "tx-tcp-segmentation": true} {
-				if on, err := Feature("eth0", feature); err != nil || on != want {
+				if on, err := ethtool.Feature("eth0", feature); err != nil || on != want {
 					t.Errorf("%s: %s is on: %t, want %t (%v)", when, feature, on, want, err)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"culvert/dataplane/xsk"
+	"culvert/internal/ethtool"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -143,7 +144,7 @@ func (in *Intake) openTunnels() {
 // since nothing that the kernel does with a veth needs it. Of other devices it is on
 // by default, and whoever has switched it off had a reason.
 func (a *Attachment) startGRO() {
-	on, err := getGRO(a.name)
+	on, err := ethtool.Feature(a.name, ethtool.GRO)
 	switch {
 	case err != nil:
 		a.gro = fmt.Errorf("asking %s for its generic-receive-offload: %w", a.name, err)
@@ -151,11 +152,11 @@ func (a *Attachment) startGRO() {
 	case !isVeth(a.ifindex):
 		a.gro = fmt.Errorf("generic-receive-offload of %s is off: ethtool -K %s gro on", a.name, a.name)
 	default:
-		if err := setGRO(a.name, true); err != nil {
+		if err := ethtool.Set(a.name, true, ethtool.GRO); err != nil {
 			a.gro = fmt.Errorf("switching generic-receive-offload of %s on: %w", a.name, err)
 			return
 		}
-		a.groWas = func() error { return setGRO(a.name, false) }
+		a.groWas = func() error { return ethtool.Set(a.name, false, ethtool.GRO) }
 	}
 }
 

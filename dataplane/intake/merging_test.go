@@ -9,10 +9,10 @@ import (
 
 	"culvert/dataplane/frame"
 	"culvert/dataplane/xsk"
+	"culvert/internal/ethtool"
 	"culvert/internal/testnet"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // addTunnel makes a VXLAN device at the uplink's other end and a way to send from
@@ -33,7 +33,7 @@ func (p *pod) addTunnel(t *testing.T, remote net.IP) (inner *pod, mac [6]byte) {
 			err = netlink.LinkSetGSOMaxSegs(l, 1)
 		}
 		if err == nil { // what a veth with TSO sends is not offered to GRO (drivers/net/veth.c, veth_skb_is_eligible_for_gro)
-			err = ethtool("eth0", &ethtoolValue{cmd: unix.ETHTOOL_STSO})
+			err = ethtool.Set("eth0", false, "tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -109,14 +109,14 @@ func TestMergingEnds(t *testing.T) {
 	r := newRig(t, 1)
 	first, second := r.addUplink(), r.addVeth()
 	gro := func(p *pod) (on bool) {
-		r.node.Do(t, func() { on, _ = getGRO(p.name) })
+		r.node.Do(t, func() { on, _ = ethtool.Feature(p.name, ethtool.GRO) })
 		return on
 	}
 	if !gro(first) || gro(second) {
 		t.Fatalf("GRO is %t and %t", gro(first), gro(second))
 	}
 	r.node.Do(t, func() {
-		if err := setGRO(second.name, true); err != nil {
+		if err := ethtool.Set(second.name, true, ethtool.GRO); err != nil {
 			t.Fatal(err)
 		}
 		var err error

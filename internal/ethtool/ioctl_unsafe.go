@@ -1,4 +1,4 @@
-package podlink
+package ethtool
 
 import (
 	"encoding/binary"
@@ -26,13 +26,13 @@ type ifreq struct {
 	_    [16]byte
 }
 
-// ethtool is a socket in the namespace it was opened in, and a device there.
-type ethtool struct {
+// device is a socket in the namespace it was opened in, and a device there.
+type device struct {
 	fd  int
 	dev string
 }
 
-func openEthtool(dev string) (*ethtool, error) {
+func open(dev string) (*device, error) {
 	if len(dev) >= unix.IFNAMSIZ {
 		return nil, fmt.Errorf("device name %q is too long", dev)
 	}
@@ -40,13 +40,13 @@ func openEthtool(dev string) (*ethtool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	return &ethtool{fd: fd, dev: dev}, nil
+	return &device{fd: fd, dev: dev}, nil
 }
 
-func (e *ethtool) close() { _ = unix.Close(e.fd) }
+func (e *device) close() { _ = unix.Close(e.fd) }
 
 // call hands buf, an ethtool structure, to the kernel, which may write to it.
-func (e *ethtool) call(buf []byte) (int, error) {
+func (e *device) call(buf []byte) (int, error) {
 	req := &ifreq{data: unsafe.Pointer(&buf[0])}
 	copy(req.name[:], e.dev)
 	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(e.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(req)))
@@ -58,7 +58,7 @@ func (e *ethtool) call(buf []byte) (int, error) {
 }
 
 // featureCount reads struct ethtool_sset_info {u32 cmd, reserved; u64 mask; u32 data[]}.
-func (e *ethtool) featureCount() (int, error) {
+func (e *device) featureCount() (int, error) {
 	buf := make([]byte, 20)
 	binary.NativeEndian.PutUint32(buf, cmdGetSetInfo)
 	binary.NativeEndian.PutUint64(buf[8:], 1<<stringSet)
@@ -69,7 +69,7 @@ func (e *ethtool) featureCount() (int, error) {
 }
 
 // featureStrings reads struct ethtool_gstrings {u32 cmd, string_set, len; u8 data[]}.
-func (e *ethtool) featureStrings(n int) ([]byte, error) {
+func (e *device) featureStrings(n int) ([]byte, error) {
 	buf := make([]byte, 12+n*gstringLen)
 	binary.NativeEndian.PutUint32(buf, cmdGetStrings)
 	binary.NativeEndian.PutUint32(buf[4:], stringSet)
@@ -81,7 +81,7 @@ func (e *ethtool) featureStrings(n int) ([]byte, error) {
 }
 
 // set writes struct ethtool_sfeatures {u32 cmd, size; {u32 valid, requested}[]}.
-func (e *ethtool) set(n int, bits []int, on bool) error {
+func (e *device) set(n int, bits []int, on bool) error {
 	blocks := (n + 31) / 32
 	buf := make([]byte, 8+8*blocks)
 	binary.NativeEndian.PutUint32(buf, cmdSetFeature)
@@ -102,7 +102,7 @@ func (e *ethtool) set(n int, bits []int, on bool) error {
 
 // active reads struct ethtool_gfeatures {u32 cmd, size; {u32 available,
 // requested, active, never_changed}[]} and returns the active column.
-func (e *ethtool) active(n int) ([]bool, error) {
+func (e *device) active(n int) ([]bool, error) {
 	blocks := (n + 31) / 32
 	buf := make([]byte, 8+16*blocks)
 	binary.NativeEndian.PutUint32(buf, cmdGetFeature)
