@@ -211,14 +211,14 @@ func (w *worker) lookup(recs []record) {
 	for i := range recs {
 		hashes[i] = recs[i].info.Key.Hash() // of a frame that is gone, too: it is not looked at
 	}
-	w.flows.Begin(hashes, probes)
+	w.flows.BeginLookups(hashes, probes)
 	for i := range recs {
 		rec := &recs[i]
 		rec.hash = hashes[i]
 		if !rec.live || rec.info.Flags&packet.Trackable == 0 {
 			continue
 		}
-		if e, dir, ok := w.flows.Finish(&rec.info.Key, rec.hash, probes[i]); ok {
+		if e, dir, ok := w.flows.FinishLookup(&rec.info.Key, rec.hash, probes[i]); ok {
 			rec.entry, rec.dir = e, dir
 			rec.heat = e.Warm(rec.info.Proto != packet.ProtoUDP)
 		}

@@ -5,7 +5,7 @@ import "sync/atomic"
 // Change is what happened to a flow.
 type Change uint8
 
-// The changes. The last three end a flow, each for another reason.
+// The changes. The last four end a flow, each for another reason.
 const (
 	Began   Change = iota
 	Moved          // to another state

@@ -113,7 +113,8 @@ func (t *Table) room() uint32 {
 	return t.fresh - 1
 }
 
-// remove takes entry i, which is marked dead, out of the table.
+// remove takes entry i, which is marked dead, out of the table, and counts it.
+// Evictions are their caller's to count, who knows of what class it was.
 func (t *Table) remove(i uint32, why Change) {
 	e := &t.entries[i]
 	t.note(e, why)
@@ -131,5 +132,13 @@ func (t *Table) remove(i uint32, why Change) {
 	t.blame(i, c, why)
 	t.stats.Len--
 	t.stats.States[c.counted()]--
+	switch why {
+	case Expired:
+		t.stats.Expired++
+	case Flushed:
+		t.stats.Flushed++
+	case Gone:
+		t.stats.Gone++
+	}
 	t.bury(i)
 }

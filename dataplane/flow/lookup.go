@@ -10,17 +10,17 @@ import (
 // It takes no lock and does not allocate. Only workers that are between two
 // calls of Quiesce may call it; others use Find.
 func (t *Table) Lookup(k *packet.Key, hash uint64) (e *Entry, dir Direction, ok bool) {
-	return t.Finish(k, hash, t.probe(hash))
+	return t.FinishLookup(k, hash, t.probe(hash))
 }
 
 // Probe is a lookup under way: the entry and direction that is likely, 0 for none.
 type Probe uint32
 
-// Begin begins the lookups of a burst, for Finish to end each: probes[i] is that of
+// BeginLookups begins the lookups of a burst, for FinishLookup to end each: probes[i] is that of
 // hashes[i]. Most of a lookup in a large table is waiting for memory. Here the
 // processor waits for many cache lines at a time: the loops are so short that it
 // has begun dozens of rounds before the first line comes.
-func (t *Table) Begin(hashes []uint64, probes []Probe) {
+func (t *Table) BeginLookups(hashes []uint64, probes []Probe) {
 	probes = probes[:len(hashes)]
 	n := len(t.buckets)
 	for _, hash := range hashes {
@@ -45,9 +45,9 @@ func (t *Table) probe(hash uint64) Probe {
 	return Probe(b.refs[bits.TrailingZeros64(m)/8&(slots-1)].Load())
 }
 
-// Finish is the rest of Lookup. Nineteen in twenty keys are behind the first tag that
+// FinishLookup is the rest of Lookup. Nineteen in twenty keys are behind the first tag that
 // matches in their first bucket; search starts again for the others.
-func (t *Table) Finish(k *packet.Key, hash uint64, p Probe) (e *Entry, dir Direction, ok bool) {
+func (t *Table) FinishLookup(k *packet.Key, hash uint64, p Probe) (e *Entry, dir Direction, ok bool) {
 	if e = &t.entries[p>>1]; p == 0 || !e.half[p&1].is(k) {
 		return t.search(k, hash)
 	}

@@ -24,20 +24,20 @@ type modelFlow struct {
 }
 
 // packet is what nf_conntrack does with a packet of a protocol without states of
-// its own, and with fragments, said as plainly as can be.
+// its own, said as plainly as can be.
 func (f *modelFlow) packet(dir Direction, now uint32) {
 	replied := f.replied // as it was before this packet
 	switch proto := f.orig.Proto; {
-	case proto == packet.ProtoUDP && f.orig.SrcPort|f.orig.DstPort != 0:
+	case proto == packet.ProtoUDP:
 		f.expiry = now + 30
 		if replied && now-f.born > 2 {
 			f.assured, f.expiry = true, now+120
 		}
-	case proto == packet.ProtoSCTP && f.orig.SrcPort|f.orig.DstPort != 0: // of which it saw no header
+	case proto == packet.ProtoSCTP: // of which it saw no header
 		f.expiry = now + 10
 		f.replied = replied || dir == Reply
 		return
-	case proto == packet.ProtoICMP || proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoSCTP:
+	case proto == packet.ProtoICMP:
 		f.expiry = now + 30
 	default:
 		f.expiry = now + 600

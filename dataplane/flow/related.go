@@ -13,10 +13,6 @@ import "culvert/internal/packet"
 func (t *Table) Related(q *packet.Quote) (e *Entry, dir Direction, ok bool) {
 	k := q.Key.Reverse()
 	e, dir, ok = t.Lookup(&k, k.Hash())
-	if !ok && q.Fragment && k.SrcPort|k.DstPort != 0 {
-		k.SrcPort, k.DstPort = 0, 0 // fragments may be a flow of their own
-		e, dir, ok = t.Lookup(&k, k.Hash())
-	}
 	if ok && q.HasSeq && !e.outstanding(dir.Other(), q.Seq) {
 		return nil, Original, false
 	}

@@ -13,15 +13,12 @@ func TestRelated(t *testing.T) {
 	const seq = 1<<31 + 1_000_001 // see establish
 	sendTCP(tcp, Original, tcpHeader(seq, 0, 8192, tcpACK), 1000, 100)
 	mustInsert(t, table, packet.ProtoUDP, 53, 5353, 100)
-	parts := mustInsert(t, table, packet.ProtoUDP, 0, 0, 100)
 	picked := mustInsert(t, table, packet.ProtoTCP, 4712, 80, 100)
 	sendTCP(picked, Original, tcpHeader(1, 1, 8192, tcpACK), 0, 100)
 
 	key := func(e *Entry, dir Direction) packet.Key { return e.Key(dir) }
 	other := key(tcp, Original)
 	other.DstPort++
-	udp := key(parts, Original)
-	udp.SrcPort, udp.DstPort = 8, 9
 	for name, c := range map[string]struct {
 		q    packet.Quote
 		want *Entry
@@ -35,8 +32,6 @@ func TestRelated(t *testing.T) {
 		"the answers":           {packet.Quote{Key: key(tcp, Reply), HasSeq: true}, tcp, Original},
 		"another connection":    {packet.Quote{Key: other, Seq: seq, HasSeq: true}, nil, 0},
 		"picked up":             {packet.Quote{Key: key(picked, Original), Seq: 77, HasSeq: true}, picked, Reply},
-		"a first fragment":      {packet.Quote{Key: udp, Fragment: true}, parts, Reply},
-		"no fragment":           {packet.Quote{Key: udp}, nil, 0},
 	} {
 		e, dir, ok := table.Related(&c.q)
 		if e != c.want || ok != (c.want != nil) || ok && dir != c.dir {

@@ -54,25 +54,20 @@ type kind uint8
 const (
 	kindTCP kind = iota
 	kindUDP
-	kindICMP     // and fragments: a while after every packet, never assured
-	kindGeneric  // all other protocols
-	kindFragment // packets of TCP, UDP and SCTP whose ports are not known
+	kindICMP    // a while after every packet, never assured
+	kindGeneric // all other protocols
 	kindSCTP
 )
 
 // kindOf is the rule for a flow with that key.
 func kindOf(k *packet.Key) kind {
 	switch k.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
-		switch {
-		case k.SrcPort == 0 && k.DstPort == 0:
-			return kindFragment
-		case k.Proto == packet.ProtoTCP:
-			return kindTCP
-		case k.Proto == packet.ProtoSCTP:
-			return kindSCTP
-		}
+	case packet.ProtoTCP:
+		return kindTCP
+	case packet.ProtoUDP:
 		return kindUDP
+	case packet.ProtoSCTP:
+		return kindSCTP
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		return kindICMP
 	}
@@ -94,8 +89,6 @@ const (
 	timeoutICMP = 30
 	// nf_ct_generic_timeout, net/netfilter/nf_conntrack_proto_generic.c.
 	timeoutGeneric = 600
-	// IP_FRAG_TIME, include/net/ip.h: how long the receiver keeps fragments.
-	timeoutFragment = 30
 
 	// TCP_CONNTRACK_UNACK, net/netfilter/nf_conntrack_proto_tcp.c: the most
 	// that a connection picked up in the middle gets before it is replied to.
@@ -171,8 +164,6 @@ func (c control) timeout() uint32 {
 		return timeoutUDP
 	case kindICMP:
 		return timeoutICMP
-	case kindFragment:
-		return timeoutFragment
 	case kindSCTP:
 		return sctpTimeouts[c.state()&31]
 	}

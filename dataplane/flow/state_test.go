@@ -123,12 +123,6 @@ func TestStatesAndTimeouts(t *testing.T) {
 			{0, o, 0, Unreplied, 30, false},
 			{20, o, 0, Unreplied, 30, false},
 		}},
-		"udp fragments": {packet.ProtoUDP, 0, []seen{
-			{0, o, 0, Unreplied, 30, false},
-			{1, r, 0, Replied, 30, false},
-			{9, o, 0, Replied, 30, false},
-		}},
-		"tcp fragments": {packet.ProtoTCP, 0, []seen{{0, o, 0, Unreplied, 30, false}}},
 		"icmp echo": {packet.ProtoICMP, 77, []seen{
 			{0, o, 0, Unreplied, 30, false},
 			{1, r, 0, Replied, 30, false},
@@ -147,7 +141,7 @@ func TestStatesAndTimeouts(t *testing.T) {
 			ends := talk{e: e, iss: [2]uint32{1000, 1<<32 - 1}}
 			for i, p := range c.packets {
 				now := start + p.at
-				if c.proto == packet.ProtoTCP && c.port != 0 {
+				if c.proto == packet.ProtoTCP {
 					ends.say(p.dir, p.flags, 0, now)
 				} else {
 					touch(e, p.dir, now)

@@ -108,11 +108,6 @@ func (t *Table) endAll(flows []glance, why Change) (ended int) {
 		t.remove(flows[i].index, why)
 		ended++
 	}
-	if why == Gone {
-		t.stats.Gone += uint64(ended)
-	} else {
-		t.stats.Flushed += uint64(ended)
-	}
 	t.reclaim()
 	return ended
 }
@@ -128,6 +123,5 @@ func (t *Table) Drop(e *Entry) {
 	t.settle()
 	e.ctl.Or(uint64(ctlDead))
 	t.remove(e.self, Gone)
-	t.stats.Gone++
 	t.reclaim()
 }

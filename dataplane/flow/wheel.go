@@ -108,7 +108,6 @@ func (t *Table) expire(i, now uint32) bool {
 		}
 		if e.ctl.CompareAndSwap(uint64(c), uint64(c|ctlDead)) {
 			t.remove(i, Expired)
-			t.stats.Expired++
 			return true
 		}
 	}

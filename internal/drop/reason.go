@@ -146,7 +146,7 @@ var texts = [Count]text{
 	FlowTableFull:        {"flow_table_full", "no flow could be evicted to make room for a new one", "raise flows.capacity"},
 	PortGone:             {"port_gone", "the egress port was removed while the frame was on its way", "expected while a pod is deleted"},
 	FlowInvalid:          {"flow_invalid", "the packet does not belong to its connection: its TCP flags, sequence numbers or SCTP tag do not fit", "late duplicates and forged packets; if connections hang, see whether their packets take another way in one direction"},
-	FlowLimit:            {"flow_limit", "the pod has as many half-open connections as one pod may have, an eighth of flows.capacity", "the pod scans or floods: see 'culvert flow --state SYN_SENT'; otherwise raise flows.capacity"},
+	FlowLimit:            {"flow_limit", "the pod that the connection comes from, or for TCP and SCTP from the wire is for, has as many half-open ones as one pod may have, an eighth of flows.capacity", "the pod scans or floods: see 'culvert flow --state SYN_SENT'; otherwise raise flows.capacity"},
 	ICMPUnrelated:        {"icmp_unrelated", "an ICMP error that quotes no packet of a known connection", "late or forged errors; expected for a moment after a restart"},
 
 	FragmentTiny:      {"fragment_tiny", "a first fragment ends inside its transport header, or another begins inside the TCP header (RFC 1858, RFC 3128, RFC 7112)", "nobody but an attacker makes such fragments; capture the port"},
