@@ -35,10 +35,10 @@ race: deps deps-bench
 demo: deps build
 	$(SUDO) bin/culvert lab demo
 
-# Benchmarks in memory; results in bench/out.
+# Benchmarks in memory, compiled as culvertd is; results in bench/out.
 bench:
 	mkdir -p bench/out
-	$(GO) test -run '^$$' -bench . -benchmem $(TESTFLAGS) $(PACKAGES) | tee bench/out/go.txt
+	$(GO) test -pgo=$(CURDIR)/cmd/culvertd/default.pgo -run '^$$' -bench . -benchmem $(TESTFLAGS) $(PACKAGES) | tee bench/out/go.txt
 
 # Culvert beside Open vSwitch on AF_XDP and the kernel, in turn, on this machine.
 bench-forward: deps-bench build

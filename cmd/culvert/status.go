@@ -73,7 +73,7 @@ func printStatus(w io.Writer, s api.Status) {
 	}
 	for _, u := range s.Uplinks {
 		row("uplink", "%s", line(u.Name, u.State, "mtu", strconv.Itoa(u.MTU), "queues", strconv.Itoa(u.Queues),
-			pair("xdp", u.XDPMode), strings.Join(u.Addrs, " ")))
+			pair("xdp", u.XDPMode), merging(u.Merging), strings.Join(u.Addrs, " ")))
 	}
 	if in := s.Intake; in != nil {
 		row("intake", "queues %d lost: ring full %d, no free frame %d", in.Queues, in.RingFull["rx"], in.RingFull["fill"])
@@ -99,4 +99,15 @@ func nonZero(n int) string {
 		return ""
 	}
 	return strconv.Itoa(n)
+}
+
+// merging is the word for whether the kernel merges an uplink's segments.
+func merging(is *bool) string {
+	switch {
+	case is == nil:
+		return ""
+	case *is:
+		return "merging"
+	}
+	return "not-merging"
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"culvert/ctrl/podlink"
 	"culvert/ctrl/pods"
@@ -139,12 +140,15 @@ func (a *Agent) forgetFlows(addrs []netip.Addr) {
 	if stopping {
 		return
 	}
-	for _, addr := range addrs {
-		pod := packet.AddrFrom(addr)
-		a.engine.FlowTable().Forget(func(v *flow.View) bool {
-			return v.Orig.Src == pod || v.Orig.Dst == pod || v.Reply.Src == pod || v.Reply.Dst == pod
-		})
+	pod := make([]packet.Addr, len(addrs))
+	for i, addr := range addrs {
+		pod[i] = packet.AddrFrom(addr)
 	}
+	a.engine.FlowTable().Forget(func(v *flow.View) bool {
+		return slices.ContainsFunc(pod, func(p packet.Addr) bool {
+			return v.Orig.Src == p || v.Orig.Dst == p || v.Reply.Src == p || v.Reply.Dst == p
+		})
+	})
 }
 
 // linkGone follows the removal of a device: a pod's, or none of our business.

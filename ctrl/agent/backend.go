@@ -70,7 +70,7 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 			s.Degraded = append(s.Degraded, fmt.Sprintf("uplink %s is down", l.Name))
 		}
 		if have := a.uplinks[l.Name]; have != nil && have.taken {
-			u.XDPMode = string(have.mode)
+			u.XDPMode, u.Merging = string(have.mode), have.merging
 			if have.deaf != nil {
 				s.Reasons = append(s.Reasons, fmt.Sprintf("uplink %s does not know the node's address: %v", l.Name, have.deaf))
 			}

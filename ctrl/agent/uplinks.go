@@ -22,6 +22,8 @@ type uplink struct {
 	tried time.Time // when that was
 	deaf  error     // why its program was not told the node's address
 	slow  string    // why the kernel does not merge its segments, as it was logged
+	// merging is what the status says of that; nil where the kernel cannot.
+	merging *bool
 }
 
 // holdAgain is how long an uplink that could not be taken is left alone.
@@ -122,14 +124,17 @@ func (a *Agent) tellMerging(u *uplink) {
 	if !ok {
 		return
 	}
-	why := ""
+	why, before := "", u.slow
 	if err := m.Merging(); err != nil {
 		why = err.Error()
 	}
-	if why != "" && why != u.slow {
+	if why != "" && why != before {
 		a.log.Warn("the kernel does not merge what this uplink receives: bulk TCP is slower", "uplink", u.link.Name, "cause", why)
 	}
-	u.slow = why
+	merging := why == ""
+	a.mu.Lock()
+	u.slow, u.merging = why, &merging
+	a.mu.Unlock()
 }
 
 // release gives an uplink back to the kernel, the sockets before the program:

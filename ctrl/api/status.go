@@ -62,6 +62,9 @@ type Uplink struct {
 	State   string   `json:"state"` // UP or DOWN
 	Queues  int      `json:"queues"`
 	XDPMode string   `json:"xdpmode,omitempty"`
+	// Merging: the kernel's GRO merges TCP segments inside our tunnel before they
+	// reach culvertd; absent where it cannot, with an XDP program at the device.
+	Merging *bool `json:"merging,omitempty"`
 }
 
 // Worker is one worker thread's share of the work.

@@ -147,9 +147,6 @@ func TestNodeTrafficKeepsItsRate(t *testing.T) {
 		t.Logf("with Culvert %.1f Gbit/s, without %.1f", with, without)
 		ratios = append(ratios, with/without)
 	}
-	// What is missing is the kernel's: generic XDP copies every packet that is
-	// a clone, as all of TCP's are on a veth (net/core/dev.c,
-	// netif_skb_check_for_xdp). docs/performance.md has the measurements.
 	if ratio := median(ratios); ratio < 0.7 {
 		t.Errorf("node to node TCP runs at %.2f of its rate while Culvert holds the uplink", ratio)
 	}
@@ -177,6 +174,9 @@ func TestManifestEdits(t *testing.T) {
 		}
 		return nil
 	})
+	if u := culvertJSON[api.Status](t, n, "status").Uplinks[0]; u.Merging == nil || !*u.Merging {
+		t.Errorf("the kernel does not merge what uplink %s receives", u.Name)
+	}
 	before := culvert(t, n, "route")
 	write(strings.Replace(fmt.Sprintf(node3, "192.0.2.78"), "podCIDRs", "podCidrs", 1))
 	eventually(t, "the mistake is reported", func() error {

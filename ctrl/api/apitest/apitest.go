@@ -45,7 +45,7 @@ func New() *Agent {
 			Workers: []api.Worker{{ID: 0, Busy: 0.25, Frames: api.Frames{Free: 16000, Total: 16384},
 				Bursts: []uint64{10, 5, 2, 1, 0, 0, 3}, BurstFrames: 150, Sleeps: 7, Big: api.BigFrames{Whole: 30, Cut: 4, Merged: 5},
 				Fragments: api.Fragments{Datagrams: 6, Held: 2, Evicted: 9, Expired: 8}}},
-			Uplinks: []api.Uplink{{Name: "eth0", Addrs: []string{"192.168.0.41/24"}, MTU: 1500, State: "UP", Queues: 1, XDPMode: "generic"}},
+			Uplinks: []api.Uplink{{Name: "eth0", Addrs: []string{"192.168.0.41/24"}, MTU: 1500, State: "UP", Queues: 1, XDPMode: "generic", Merging: new(true)}},
 			Intake:  &api.Intake{Queues: 1, RingFull: map[string]uint64{"rx": 9, "fill": 6}},
 			Peers:   1, Pods: 2, Routes: 5, Flows: 3, PodCIDRs: []string{"10.244.1.0/24"},
 			VTEP:   &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},

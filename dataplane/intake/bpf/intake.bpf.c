@@ -139,9 +139,9 @@ static __always_inline __u16 stamp(struct counter *c)
 }
 
 /* fits reports whether the port may have what room of the queue's ring the frame
- * takes, and counts the frame if not. A big frame takes none: share.go. A frame that is alone in its turn always fits. CPUs that
- * begin a port's turn at the same time may lose some of what it has had: nothing
- * rests on the last frame. */
+ * takes, and counts the frame if not. A big frame takes none: share.go. A frame that
+ * is alone in its turn always fits. CPUs that begin a port's turn at the same time may
+ * lose some of what it has had: nothing rests on the last frame. */
 static __always_inline int fits(struct __sk_buff *skb, struct counter *c, __u32 queue, __u16 port)
 {
 	__u32 key = port * workers + queue, room = 1, had;
