@@ -126,6 +126,10 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 		return
 	}
 	bump(&w.gauges.whole, 1)
+	if info.Proto == packet.ProtoTCP && rec.entry != nil && adj.Kind == fib.KindPod {
+		w.enqueueSegment(f, rec, adj)
+		return
+	}
 	rec.live = false
 	w.enqueue(f, adj.Port)
 }

@@ -368,6 +368,49 @@ func TestSegmentsAreMerged(t *testing.T) {
 	}
 }
 
+// Big frames that follow each other become one, up to what the device takes.
+func TestBigFramesAreMerged(t *testing.T) {
+	const size = 1000
+	n1, _ := bigPair(t, gather)
+	stream := kit.Pattern(65 * 5 * size)
+	n1.pods["a"].dev.Inject(kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipC), kit.TCP(4711, 80)))
+	n1.step()
+	n1.pods["c"].dev.TakeSent()
+	for off, id := 0, 0; off < len(stream); off, id = off+65*size, id+65 {
+		end := min(off+65*size, len(stream))
+		if end == len(stream) {
+			end-- // the last is short
+		}
+		f := kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipC, kit.DF(), kit.ID(uint16(id))),
+			kit.TCP(4711, 80, kit.Seq(uint32(1000+off))), kit.Bytes(stream[off:end]...))
+		n1.pods["a"].dev.InjectBig(kit.SetPartial(f), size, frame.SegTCP4)
+	}
+	n1.step()
+	sent := n1.pods["c"].dev.TakeSent()
+	if len(sent) != 2 {
+		t.Fatalf("%d frames, want 2", len(sent))
+	}
+	var got []byte
+	for i, s := range sent {
+		if want := []int{4 * 65 * size, 65*size - 1}[i]; len(s.Data)-54 != want || s.SegSize != size || s.HeaderLen != 54 || s.Flags != frame.CsumPartial|frame.SegTCP4 {
+			t.Errorf("frame %d: %s, want %d bytes of payload", i, offloads(s), want)
+		}
+		got = append(got, s.Data[54:]...)
+	}
+	if total := binary.BigEndian.Uint16(sent[0].Data[16:]); total != 0 {
+		t.Errorf("total length %d in a packet beyond 64 KB", total)
+	}
+	if !bytes.Equal(got, stream[:len(stream)-1]) {
+		t.Error("the stream differs")
+	}
+	n1.wantDrops(drop.None, 0)
+	for _, p := range n1.e.Ports() {
+		if p.Spec.Name == "cvc" && p.TxPackets != 1+65*5 {
+			t.Errorf("%d packets counted, want %d", p.TxPackets, 1+65*5)
+		}
+	}
+}
+
 // What ends a group: the frames arrive in their order all the same.
 func TestMergeKeepsOrder(t *testing.T) {
 	spoil := func(f []byte) []byte { f = bytes.Clone(f); f[len(f)-1] ^= 0xff; return f }

@@ -86,7 +86,7 @@ const (
 
 // citePayload makes the next n bytes of the big frame part of the piece.
 func (w *worker) citePayload(piece *frame.Frame, from *chain, n uint32) drop.Reason {
-	if cap(w.arena)-len(w.arena) < frame.MaxChunks+frame.BurstSize {
+	if cap(w.arena)-len(w.arena) < frame.MaxChunks+mergeRoom {
 		w.flush() // frames that wait cite the arena
 	}
 	start := len(w.arena)
@@ -106,7 +106,10 @@ func (w *worker) citePayload(piece *frame.Frame, from *chain, n uint32) drop.Rea
 
 // arenaSize is the number of descriptors for continuation chunks of staged frames:
 // several 64 KB frames cut into segments, and a burst merged.
-const arenaSize = 4096
+const arenaSize = 8192
+
+// mergeRoom is how much of the arena is left to merging: all chunks of a burst.
+const mergeRoom = frame.BurstSize * frame.MaxSegments
 
 // fragment splits a packet whose sender allows it (RFC 791 3.2), each fragment
 // in a chunk of its own, and sends the fragments. The packet is freed.

@@ -9,9 +9,9 @@ import (
 	"culvert/internal/packet"
 )
 
-// groups are the big frames in the making: TCP segments from the wire that follow
-// each other in their flow and leave by the same port become one frame, as
-// Linux's GRO makes it. A group lives from its first segment to the flush of its
+// groups are the big frames in the making: TCP segments from the wire, or big frames
+// from anywhere, that follow each other in their flow and leave by the same port
+// become one frame, as Linux's GRO makes it of segments. A group lives from its first segment to the flush of its
 // port, so that nothing waits for a later burst. Its first frame stands in the
 // port's tx; the others' payloads are chained behind it at the end.
 //
@@ -46,19 +46,22 @@ type group struct {
 	head  uint16 // of the first segment in q.tx
 	first int16  // its links
 	last  int16
+	// chunks is the number of them in the frame as far as it is.
+	chunks int
 }
 
-// link is the payload of one further segment.
+// link is the payload of one further segment, or of a big frame.
 type link struct {
 	desc frame.Desc
+	rest []frame.Desc
 	next int16
 }
 
-// enqueueSegment stages a TCP segment from the wire, as part of the group of its
-// flow if it continues that.
+// enqueueSegment stages a TCP segment, or a big frame of them, as part of the group
+// of its flow if it continues that.
 func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	q := w.ports[adj.Port%maxPorts]
-	if q == nil || q.limits.Offload&frame.OffloadTCP == 0 || f.Rest != nil {
+	if q == nil || q.limits.Offload&frame.OffloadTCP == 0 || f.Rest != nil && f.SegSize == 0 {
 		rec.live = false
 		w.enqueue(f, adj.Port)
 		return
@@ -76,13 +79,30 @@ func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency)
 	}
 	rec.live = false
 	w.enqueue(f, adj.Port)
-	if !g.merge.Start(ip, &rec.info) || g.merge.Closed() {
+	if !g.start(ip, f, rec, q.limits.Bytes) || g.merge.Closed() {
 		return
 	}
 	g.q, g.entry, g.dir, g.info = q, rec.entry, rec.dir, rec.info
 	g.sound = rec.info.Flags&packet.Partial != 0
 	g.l2Len, g.head, g.first, g.last = l2Len, uint16(q.ntx-1), -1, -1
+	g.chunks = 1 + len(f.Rest)
 	w.groups.open |= 1 << i
+}
+
+// start begins a group with f, whose IP packet is at ip, in frames of most bytes.
+func (g *group) start(ip []byte, f *frame.Frame, rec *record, most int) bool {
+	if f.SegSize == 0 {
+		return g.merge.Start(ip, &rec.info)
+	}
+	return g.merge.StartBig(ip, &rec.info, int(f.SegSize), most-packet.EthernetLen)
+}
+
+// add makes the packet at ip, which is f's, a part of the group.
+func (g *group) add(first, ip []byte, f *frame.Frame, rec *record) bool {
+	if f.SegSize == 0 {
+		return g.merge.Add(first, ip, &rec.info)
+	}
+	return g.merge.AddBig(first, ip, &rec.info, int(f.SegSize))
 }
 
 // find is the slot of the segment's group, or else one that its group may have:
@@ -106,7 +126,7 @@ func (gs *groups) find(q *portQueue, rec *record) uint {
 // who takes a big frame does not look at checksums any more.
 func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
 	gs := &w.groups
-	if g.merge.Closed() || gs.used == len(gs.links) || g.merge.Segments() == g.q.limits.Chunks {
+	if g.merge.Closed() || gs.used == len(gs.links) || g.chunks+1+len(f.Rest) > g.q.limits.Chunks {
 		return false
 	}
 	head := &g.q.tx[g.head]
@@ -121,13 +141,15 @@ func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
 		return false
 	}
 	n := uint32(rec.info.PayloadLen())
-	if int(head.Len)+g.merge.Len()-g.merge.Size()+int(n) > g.q.limits.Bytes || !g.merge.Add(first, ip, &rec.info) {
+	if int(head.Total)+g.more()+int(n) > g.q.limits.Bytes || !g.add(first, ip, f, rec) {
 		return false
 	}
 	rec.live = false
 	i := int16(gs.used)
 	gs.used++
-	gs.links[i] = link{desc: frame.Desc{Addr: f.Addr + uint64(f.Len-n), Len: n}, next: -1}
+	headers := f.Total - n
+	gs.links[i] = link{desc: frame.Desc{Addr: f.Addr + uint64(headers), Len: f.Len - headers}, rest: f.Rest, next: -1}
+	g.chunks += 1 + len(f.Rest)
 	if g.last < 0 {
 		g.first = i
 	} else {
@@ -136,6 +158,9 @@ func (w *worker) join(g *group, f *frame.Frame, ip []byte, rec *record) bool {
 	g.last = i
 	return true
 }
+
+// more is the number of payload bytes behind those of the group's first frame.
+func (g *group) more() int { return g.merge.Len() - g.info.PayloadLen() }
 
 // closeGroups ends the groups whose first segment waits at q.
 func (w *worker) closeGroups(q *portQueue) {
@@ -167,13 +192,16 @@ func (w *worker) closeGroup(i uint) {
 	b := w.pool.Bytes(head.Addr, head.Len)
 	g.merge.Finish(b[g.l2Len:])
 	start := len(w.arena)
+	w.arena = append(w.arena, head.Rest...)
 	for i := g.first; i >= 0; i = w.groups.links[i].next {
-		w.arena = append(w.arena, w.groups.links[i].desc)
+		l := &w.groups.links[i]
+		w.arena = append(w.arena, l.desc)
+		w.arena = append(w.arena, l.rest...)
 	}
 	head.Rest = w.arena[start:len(w.arena):len(w.arena)]
-	head.Total = head.Len + uint32(g.merge.Len()) - uint32(g.merge.Size())
+	head.Total += uint32(g.more())
 	head.SegSize = uint16(g.merge.Size())
-	head.HeaderLen = uint16(head.Len) - head.SegSize
+	head.HeaderLen = g.l2Len + g.info.Payload - g.info.L3
 	head.Flags = frame.CsumPartial | segKind(&g.info)
 	head.CsumStart = g.l2Len + g.info.L4 - g.info.L3
 	head.CsumOffset = tcpChecksum

@@ -27,17 +27,17 @@ type modelFlow struct {
 // its own, said as plainly as can be.
 func (f *modelFlow) packet(dir Direction, now uint32) {
 	replied := f.replied // as it was before this packet
-	switch proto := f.orig.Proto; {
-	case proto == packet.ProtoUDP:
+	switch f.orig.Proto {
+	case packet.ProtoUDP:
 		f.expiry = now + 30
 		if replied && now-f.born > 2 {
 			f.assured, f.expiry = true, now+120
 		}
-	case proto == packet.ProtoSCTP: // of which it saw no header
+	case packet.ProtoSCTP: // of which it saw no header
 		f.expiry = now + 10
 		f.replied = replied || dir == Reply
 		return
-	case proto == packet.ProtoICMP:
+	case packet.ProtoICMP:
 		f.expiry = now + 30
 	default:
 		f.expiry = now + 600

@@ -3,10 +3,11 @@
 // knows virtio_net_hdr by way of dataplane/vnet, and no header of a protocol.
 //
 //	tun.go     making and opening TAP devices: the flags that all must agree on
+//	spread.go  ... over the CPUs
 //	queue.go   Queue, a frame.Device on one queue of a pod's TAP
 //	recv.go    ... frames from the pod
 //	send.go    ... frames to the pod
-//	drops.go   what the kernel lost before a Queue could read it
+//	drops.go   what the kernel lost, before a Queue could read it or behind it
 //	uplink.go  Uplink, which sends big frames out of a NIC that the kernel drives
 //
 // A TAP has no rings to share memory with: each frame is one readv from the

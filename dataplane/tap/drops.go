@@ -8,15 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// drops reads what a device lost before anybody could read it: frames that
-// found its ring full, or no queue open. The counter is the device's, for all of
-// its queues. The nil value has nothing to count.
+// lost is what a device lost behind our back. The counters are the device's, for
+// all of its queues.
+type lost struct {
+	unread  uint64 // from the pod: frames that found the ring full, or no queue open
+	refused uint64 // for the pod: frames that found a CPU's backlog full (net/core/dev.c, enqueue_to_backlog), or nobody in the pod to take them
+}
+
+// drops reads what a device lost. The nil value has nothing to count.
 type drops struct {
 	mu     sync.Mutex
 	handle *netlink.Handle // nil once closed
 	index  int
-	before uint64 // lost before the queues were opened
-	last   uint64
+	before lost // when the queues were opened
+	last   lost
 }
 
 // openDrops looks at a device of the calling thread's network namespace. The
@@ -32,17 +37,23 @@ func openDrops(name string) (*drops, error) {
 		return nil, fmt.Errorf("finding the device: %w", err)
 	}
 	d := &drops{handle: h, index: l.Attrs().Index}
-	if s := l.Attrs().Statistics; s != nil {
-		d.before = s.TxDropped
-	}
+	d.before = lostOf(l)
 	return d, nil
 }
 
-// read is the number of frames lost since openDrops. When the device cannot be
-// asked any more it is what it was last.
-func (d *drops) read() uint64 {
+func lostOf(l netlink.Link) lost {
+	s := l.Attrs().Statistics
+	if s == nil {
+		return lost{}
+	}
+	return lost{unread: s.TxDropped, refused: s.RxDropped}
+}
+
+// read is what was lost since openDrops. When the device cannot be asked any more
+// it is what it was last.
+func (d *drops) read() lost {
 	if d == nil {
-		return 0
+		return lost{}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,8 +70,8 @@ func (d *drops) ask() {
 	if err != nil {
 		return
 	}
-	if s := l.Attrs().Statistics; s != nil && s.TxDropped >= d.before {
-		d.last = s.TxDropped - d.before
+	if now := lostOf(l); now.unread >= d.before.unread && now.refused >= d.before.refused {
+		d.last = lost{now.unread - d.before.unread, now.refused - d.before.refused}
 	}
 }
 

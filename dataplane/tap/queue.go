@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxBytes is the longest frame in either direction: an IP packet and its
-// Ethernet header. A pod cannot raise gso_max_size above it: tun has the default
-// tso_max_size (net/core/dev.h, netif_set_gso_max_size).
+// maxBytes is the longest frame that a pod sends: an IP packet and its Ethernet
+// header. The pod cannot raise gso_max_size above it: tun has the default
+// tso_max_size (net/core/dev.h, netif_set_gso_max_size). A pod receives big frames
+// of frame.MaxBytes, as from GRO with BIG TCP (net/ipv4/ip_input.c, ip_rcv_core).
 const maxBytes = 65535 + 14
 
 // maxRead is the longest that a read can be: the device may hand out a VLAN tag
@@ -88,7 +89,7 @@ func Open(name string, pool *frame.Pool, first bool) (*Queue, error) {
 	q.rxIov = make([]unix.Iovec, 1+n)
 	q.rxIov[0].Base, q.rxIov[0].Len = &q.rxHdr[0], vnet.Len
 	q.tx.init(fd, q.tx.hdr[:vnet.Len])
-	q.limits = frame.Limits{Offload: frame.OffloadTCP, Chunks: frame.MaxChunks, Bytes: maxBytes}
+	q.limits = frame.Limits{Offload: frame.OffloadTCP, Chunks: frame.MaxChunks, Bytes: frame.MaxBytes}
 	if udp {
 		q.limits.Offload |= frame.OffloadUDP
 	}
@@ -132,7 +133,9 @@ func (q *Queue) SetFill(int) {}
 
 // Stats implements frame.Device. After Close the counters stay as they were.
 func (q *Queue) Stats(s *frame.DeviceStats) {
-	s.RxRingFull += q.drops.read()
+	lost := q.drops.read()
+	s.RxRingFull += lost.unread
+	s.TxRefused += lost.refused
 	q.count.addTo(s)
 }
 

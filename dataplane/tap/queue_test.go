@@ -322,6 +322,26 @@ func TestRingOverflow(t *testing.T) {
 	}
 }
 
+// TestRefusedByThePod: a frame that the pod's stack drops is counted.
+func TestRefusedByThePod(t *testing.T) {
+	r := newRig(t, true)
+	a := r.addPod(9000, "10.0.0.1/24")
+	data := append([]byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x88\xb5"), pkttest.Pattern(100)...)
+	if a.q.Send([]frame.Frame{build(t, r.pool, data, 1000)}) != 1 { // nobody takes that EtherType
+		t.Fatal("not sent")
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		var s frame.DeviceStats
+		if a.q.Stats(&s); s.TxRefused == 1 {
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%d frames refused, want 1", s.TxRefused)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // TestDownAndGone follows a device that goes down, comes back and is removed.
 func TestDownAndGone(t *testing.T) {
 	a := newAlone(t)

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// burstBytes ends a burst: what was copied from the kernel is copied back to it
-// by Send, and should still be in the core's own cache then.
-const burstBytes = 256 << 10
+// burstBytes ends a burst. What was copied from the kernel is copied back to it by
+// Send, and should still be in a cache then; but only frames of one burst are merged,
+// and several flows need their part of it.
+const burstBytes = 1 << 20
 
 // Recv implements frame.Device: one readv a frame, until there is none or the
 // burst is full.

@@ -50,7 +50,7 @@ func (m *Made) Close() error { return unix.Close(m.fd) }
 // thread that stays when the process ends, until it is deleted or its namespace
 // ends. It has no queue while nobody has opened it: what is sent to it is lost.
 func Make(name string) (*Made, error) {
-	fd, err := attach(name, flags|unix.IFF_TUN_EXCL)
+	fd, err := spreading(func() (int, error) { return attach(name, flags|unix.IFF_TUN_EXCL) })
 	if errors.Is(err, unix.EBUSY) {
 		return nil, fmt.Errorf("tap: making %s: %w", name, ErrExists)
 	}
@@ -74,7 +74,7 @@ func Make(name string) (*Made, error) {
 // namespace of the calling thread. udp says whether its reader and writer may
 // use UDP segmentation.
 func join(name string) (fd int, udp bool, err error) {
-	if fd, err = attach(name, flags); err != nil {
+	if fd, err = spreading(func() (int, error) { return attach(name, flags) }); err != nil {
 		if errors.Is(err, unix.EINVAL) { // of that name, but no such TAP
 			err = fmt.Errorf("%w (%w)", ErrNotOurs, err)
 		}

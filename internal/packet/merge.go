@@ -13,7 +13,7 @@ const maxIPLen = 0xffff
 // neverFirst are the TCP flags that a group's first segment may not have; FIN and
 // PSH may come with its last. CWR is part of a counter in Accurate ECN (RFC 9768
 // 3.2.2), which a cut would not restore: Linux, too, keeps it apart since 6.18.
-const neverFirst = TCPFin | TCPSyn | TCPRst | TCPPsh | TCPUrg | TCPCwr
+const neverFirst = TCPSyn | TCPRst | TCPUrg | TCPCwr
 
 // groupFlags are the flags of an Info that the segments of a group agree in.
 const groupFlags = V4 | V6 | Fragment | Options | NoChecksum
@@ -33,6 +33,9 @@ const groupFlags = V4 | V6 | Fragment | Options | NoChecksum
 //	}
 //	if m.Segments() > 1 { m.Finish(first) }
 //
+// What StartBig and AddBig take is a group already: a frame of many segments, as a
+// sender's kernel or GRO made it.
+//
 // A segment refused by Add ends the group and may Start the next one, which keeps
 // the flow in order; Linux lets what can be in no group overtake a group. Two
 // things differ otherwise: Linux merges behind IPv6 extension headers, and it does
@@ -50,11 +53,13 @@ type Merge struct {
 	limit  int32  // payload bytes at most; 0 once the group is closed
 	size   int32  // payload bytes of the first segment
 	count  uint16
-	flags  Flags // the first segment's groupFlags
-	hdrLen uint8 // IP and transport header
-	l4     uint8 // offset of the transport header
+	parts  uint16 // what was added: segments, or groups of them
+	flags  Flags  // the first segment's groupFlags
+	hdrLen uint8  // IP and transport header
+	l4     uint8  // offset of the transport header
 	proto  uint8
-	ends   uint8 // FIN and PSH of the last segment
+	ends   uint8 // FIN and PSH of segments behind the first
+	last   uint8 // those of them that end the group
 	fixed  bool  // all segments have the first's IPv4 identification
 }
 
@@ -72,10 +77,32 @@ const (
 // IPv6 extension headers, TCP flags that call for delivery at once, a datagram
 // without a checksum or with one that does not fill its IP packet.
 func (m *Merge) Start(ip []byte, info *Info) bool {
+	return m.start(ip, info, info.PayloadLen(), maxIPLen, TCPFin|TCPPsh)
+}
+
+// StartBig is Start with a TCP packet that stands for many segments of size payload
+// bytes each. The group becomes an IP packet of most bytes at most, which over IPv4
+// may be more than its header can tell: then the header says 0 (BIG TCP,
+// iph_set_totlen of include/linux/ip.h). PSH, which a sender sets in frame after
+// frame when its socket's buffer is full (tcp_mark_push), ends no such group: it
+// is kept, and what took the frames this far has lost no time by it.
+func (m *Merge) StartBig(ip []byte, info *Info, size, most int) bool {
+	if info.Proto != ProtoTCP || size <= 0 {
+		*m = Merge{}
+		return false
+	}
+	if info.Has(V6) {
+		most = min(most, maxIPLen) // Linux takes no longer one without a jumbo option
+	}
+	return m.start(ip, info, size, most, TCPFin)
+}
+
+// start begins a group that the TCP flags last end.
+func (m *Merge) start(ip []byte, info *Info, size, most int, last uint8) bool {
 	*m = Merge{}
 	n := info.PayloadLen()
 	hdrLen := int(info.Payload) - int(info.L3)
-	limit := maxIPLen - hdrLen
+	limit := most - hdrLen
 	if info.Flags&(Fragment|Options|NoChecksum) != 0 || info.L4 == 0 || n <= 0 || n > limit || hdrLen > len(ip) {
 		return false
 	}
@@ -90,7 +117,7 @@ func (m *Merge) Start(ip []byte, info *Info) bool {
 	}
 	switch info.Proto {
 	case ProtoTCP:
-		if info.TCPFlags&neverFirst != 0 {
+		if info.TCPFlags&(neverFirst|last) != 0 {
 			return false
 		}
 	case ProtoUDP:
@@ -101,11 +128,16 @@ func (m *Merge) Start(ip []byte, info *Info) bool {
 	default:
 		return false
 	}
-	if n == limit {
+	count := 1
+	if n != size {
+		count = (n + size - 1) / size
+	}
+	if n == limit || n != count*size {
 		limit = 0
 	}
 	m.same, m.flags, m.proto = same, info.Flags&groupFlags, info.Proto
-	m.length, m.size, m.count, m.limit = int32(n), int32(n), 1, int32(limit)
+	m.length, m.size, m.limit = int32(n), int32(size), int32(limit)
+	m.count, m.parts, m.last = uint16(count), 1, last
 	m.hdrLen, m.l4 = uint8(hdrLen), uint8(l4)
 	return true
 }
@@ -115,10 +147,20 @@ func (m *Merge) Start(ip []byte, info *Info) bool {
 // what the group has. Otherwise the group is unchanged.
 func (m *Merge) Add(first, ip []byte, info *Info) bool {
 	n := int32(info.PayloadLen())
+	// A segment longer than the first ends the group (n-1 wraps for none).
+	return uint32(n-1) < uint32(m.size) && m.add(first, ip, info, n)
+}
+
+// AddBig is Add of a packet that stands for many segments of size payload bytes.
+func (m *Merge) AddBig(first, ip []byte, info *Info, size int) bool {
+	n := int32(info.PayloadLen())
+	return n > 0 && int32(size) == m.size && m.add(first, ip, info, n)
+}
+
+func (m *Merge) add(first, ip []byte, info *Info, n int32) bool {
 	length := m.length + n
 	hdrLen := int(m.hdrLen)
-	// A segment longer than the first ends the group (n-1 wraps for none).
-	if length > m.limit || uint32(n-1) >= uint32(m.size) ||
+	if length > m.limit ||
 		info.Flags&groupFlags != m.flags || info.Proto != m.proto ||
 		int(info.Payload)-int(info.L3) != hdrLen || len(ip) < hdrLen || len(first) < hdrLen {
 		return false
@@ -146,9 +188,17 @@ func (m *Merge) Add(first, ip []byte, info *Info) bool {
 	}
 	m.fixed = fixed
 	m.length = length
+	m.parts++
 	m.count++
-	if n < m.size || ends != 0 || length == m.limit {
-		m.ends, m.limit = ends, 0
+	whole := n == m.size
+	if n > m.size {
+		more := (n - 1) / m.size
+		m.count += uint16(more)
+		whole = n == (more+1)*m.size
+	}
+	m.ends |= ends
+	if !whole || ends&m.last != 0 || length == m.limit {
+		m.limit = 0
 	}
 	return true
 }
@@ -158,7 +208,7 @@ func (m *Merge) Add(first, ip []byte, info *Info) bool {
 // 6.18 has the latter only with DF.
 func (m *Merge) continuesID(first, ip IPv4) (fixed, ok bool) {
 	d := ip.ID() - first.ID()
-	if m.fixed || m.count == 1 && d == 0 {
+	if m.fixed || m.parts == 1 && d == 0 {
 		return true, d == 0
 	}
 	return false, d == m.count
@@ -212,7 +262,11 @@ func (m *Merge) Finish(ip []byte) {
 	if m.same == same4 {
 		h := IPv4(ip)
 		old := uint16(h.TotalLen())
-		h.SetTotalLen(len(ip) + int(m.length))
+		total := len(ip) + int(m.length)
+		if total > maxIPLen {
+			total = 0
+		}
+		h.SetTotalLen(total)
 		binary.BigEndian.PutUint16(h[ip4Check:], UpdateSum(h.Check(), old, uint16(h.TotalLen())))
 		pseudo = PseudoSum4(binary.BigEndian.Uint32(h[ip4Src:]), binary.BigEndian.Uint32(h[ip4Dst:]), m.proto, l4len)
 	} else {
