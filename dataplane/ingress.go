@@ -168,6 +168,10 @@ func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
 		f.CsumStart -= outer.InnerOffset
 		w.settlePartial(f, &rec.info)
 	}
+	if !outer.Dst.Is4() && !w.outerSumOK(f, &rec.info, &outer) {
+		w.discard(f, rec, drop.OuterChecksum)
+		return
+	}
 	if rec.tos, r = encap.DecapECN(outer.TOS, rec.info.TOS); r != drop.None {
 		w.discard(f, rec, r)
 		return

@@ -192,7 +192,8 @@ func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacenc
 func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 	src := &rec.info.Key.Src
 	if in.spec.Kind != PortUplink {
-		if in.hasAddr(src) {
+		// Of their link-local addresses pods may ask the gateway whether it is there.
+		if in.hasAddr(src) || src.IsLinkLocal() && rec.info.Key.Dst == Gateway6 {
 			return drop.None
 		}
 		return drop.SpoofedSource

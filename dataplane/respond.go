@@ -132,6 +132,13 @@ func (w *worker) deliverLocal(f *frame.Frame, rec *record) {
 		w.discard(f, rec, r)
 		return
 	}
+	if rec.info.Key.Src.IsLinkLocal() { // the pod's own, which no route leads to
+		eth := packet.Ethernet(b)
+		eth.SetDst(w.in.port.spec.PeerMAC)
+		eth.SetSrc(w.in.port.spec.MAC)
+		w.answer(f, rec)
+		return
+	}
 	rec.live = false
 	w.originate(f)
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"culvert/ctrl/config"
+	"culvert/ctrl/flavour"
 	"culvert/ctrl/ipam"
 	"culvert/ctrl/metrics"
 	"culvert/ctrl/pods"
@@ -58,6 +59,7 @@ type Agent struct {
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name
 	ports    map[string]*podPort
+	overhead int // of the tunnels, in bytes
 	mtu      int // the pods'
 	objects  *source.Objects
 	problems []string // what is wrong at the source
@@ -77,7 +79,7 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
-		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
+		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, overhead: encap.OverheadVXLAN4,
 	}
 	dir, ok := cfg.Dir()
 	if !ok {
@@ -152,12 +154,23 @@ func (a *Agent) podMTU() int {
 	return a.mtu
 }
 
+// overheadOf is what the tunnels' headers take of the uplinks' MTU.
+func overheadOf(d *flavour.Desired) int {
+	if d.Local != nil && d.Local.PublicIP.Is6() {
+		return encap.OverheadVXLAN6
+	}
+	return encap.OverheadVXLAN4
+}
+
 // measureMTU recomputes the pods' MTU from the uplinks.
 func (a *Agent) measureMTU() {
+	a.mu.Lock()
+	overhead := a.overhead
+	a.mu.Unlock()
 	mtu := a.cfg.MTU
 	if mtu == 0 {
 		for _, l := range a.underlay.Uplinks() {
-			if room := l.MTU - encap.OverheadVXLAN4; l.Index != 0 && (mtu == 0 || room < mtu) {
+			if room := l.MTU - overhead; l.Index != 0 && (mtu == 0 || room < mtu) {
 				mtu = room
 			}
 		}

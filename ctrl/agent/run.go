@@ -144,13 +144,14 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	if foreign != "" && foreign != a.foreign {
 		a.log.Warn("the node's address is replaced", "cause", foreign)
 	}
-	a.objects, a.foreign = objects, foreign
+	a.objects, a.foreign, a.overhead = objects, foreign, overheadOf(d)
 	a.mu.Unlock()
 	peers := make([]netip.Addr, 0, len(d.Peers))
 	for i := range d.Peers {
 		peers = append(peers, d.Peers[i].PublicIP)
 	}
 	a.underlay.Track(peers)
+	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
 	if d.Local != nil {
 		if err := a.ipam.SetCIDRs(d.Local.PodCIDRs); err != nil {

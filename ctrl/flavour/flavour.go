@@ -43,6 +43,26 @@ type Node struct {
 	VTEPMAC  packet.MAC
 }
 
+// TunnelIPs are the node's tunnel addresses: TunnelIP, and of the other family the
+// first address of its first pod CIDR.
+func (n *Node) TunnelIPs() []netip.Addr { return tunnelIPs(n.TunnelIP, n.PodCIDRs) }
+
+// TunnelIPs are the peer's tunnel addresses, as those of a Node.
+func (p *Peer) TunnelIPs() []netip.Addr { return tunnelIPs(p.TunnelIP, p.PodCIDRs) }
+
+func tunnelIPs(first netip.Addr, cidrs []netip.Prefix) []netip.Addr {
+	if !first.IsValid() {
+		return nil
+	}
+	all := []netip.Addr{first}
+	for _, c := range cidrs {
+		if c.Addr().Is4() != first.Is4() {
+			return append(all, c.Addr())
+		}
+	}
+	return all
+}
+
 // Peer is another node.
 type Peer struct {
 	Name     string

@@ -23,9 +23,9 @@ func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 	r.fdb[fdbKey{p.desired.VNI, peer.VTEPMAC}] = fib.FDBEntry{
 		VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent",
 	}
-	if peer.TunnelIP.IsValid() {
-		r.neighbours[neighKey{peer.TunnelIP, vxlanDev}] = fib.Neighbour{
-			Addr: peer.TunnelIP, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
+	for _, ip := range peer.TunnelIPs() {
+		r.neighbours[neighKey{ip, vxlanDev}] = fib.Neighbour{
+			Addr: ip, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
 		}
 	}
 }

@@ -100,10 +100,12 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 		return
 	}
 	addr := packet.AddrFrom(n.PublicIP)
-	if n.PublicIP.Is4() {
-		r.node.Addr4 = addr
-	} else {
-		r.node.Addr6 = addr
+	for _, ip := range append(n.TunnelIPs(), n.PublicIP) { // the last one of a family stays
+		if ip.Is4() {
+			r.node.Addr4 = packet.AddrFrom(ip)
+		} else {
+			r.node.Addr6 = packet.AddrFrom(ip)
+		}
 	}
 	r.node.VTEPs = []fib.LocalVTEP{{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: n.VTEPMAC}}
 	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
@@ -111,10 +113,8 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 	for _, c := range n.PodCIDRs {
 		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
 	}
-	for _, a := range []netip.Addr{n.PublicIP, n.TunnelIP} {
-		if a.IsValid() {
-			r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
-		}
+	for _, a := range append(n.TunnelIPs(), n.PublicIP) {
+		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
 	}
 }
 

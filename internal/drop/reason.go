@@ -43,6 +43,7 @@ const (
 	VXLANLoop
 	TunnelUnknownPeer
 	TunnelECN
+	OuterChecksum
 
 	// Forwarding decision.
 	SpoofedMAC
@@ -132,6 +133,8 @@ var texts = [Count]text{
 	VXLANLoop:         {"vxlan_loop", "the inner source MAC is this node's own VTEP MAC", "two nodes share one VTEP MAC, or a frame looped"},
 	TunnelUnknownPeer: {"tunnel_unknown_peer", "the outer source is not a known node", "the node object is missing or has another InternalIP; see 'culvert peer'"},
 	TunnelECN:         {"tunnel_ecn", "outer CE on an inner packet that cannot carry ECN (RFC 6040 4.2)", "a congested router marked a tunnel whose inner traffic is not ECN-capable"},
+
+	OuterChecksum: {"outer_checksum", "the outer UDP checksum over IPv6 is missing or wrong (RFC 8200 8.1)", "the peer sends without (udp6zerocsumtx), which Linux refuses as well, or a link corrupts packets"},
 
 	SpoofedMAC:           {"spoofed_mac", "the source MAC is not the pod's", "the pod changed its MAC; only the address the CNI gave may send"},
 	SpoofedSource:        {"spoofed_source", "the source address is not the pod's", "the pod sends from an address that the CNI did not give it"},
