@@ -79,7 +79,7 @@ func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	case f.SegSize != 0:
 		w.forwardSegments(f, rec, adj)
 	case rec.info.Flags&(packet.V4|packet.DF) == packet.V4:
-		if w.admit(f, rec, rec.info.L3Len, 1) {
+		if w.admit(f, rec, adj, rec.info.L3Len, 1) {
 			w.fragment(f, rec, adj)
 		}
 	default:
@@ -108,7 +108,7 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 	if f.SegSize = uint16(size); info.PayloadLen() <= size { // one segment is no big frame
 		f.SegSize, f.Flags = 0, f.Flags&^(frame.SegKinds|frame.SegCWR)
 	}
-	if n := f.Segments(); !w.admit(f, rec, info.L3Len+(n-1)*uint32(hdrLen), n) {
+	if n := f.Segments(); !w.admit(f, rec, adj, info.L3Len+(n-1)*uint32(hdrLen), n) {
 		return
 	}
 	w.ageHop(f, rec)

@@ -30,7 +30,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		w.forwardBig(f, rec, adj)
 		return
 	}
-	if !w.admit(f, rec, rec.info.L3Len, 1) {
+	if !w.admit(f, rec, adj, rec.info.L3Len, 1) {
 		return
 	}
 	w.ageHop(f, rec)
@@ -48,7 +48,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 
 // admit accounts for a frame in its flow. A frame that does not belong there, by
 // its TCP window for instance, ends here.
-func (w *worker) admit(f *frame.Frame, rec *record, bytes, packets uint32) bool {
+func (w *worker) admit(f *frame.Frame, rec *record, adj *fib.Adjacency, bytes, packets uint32) bool {
 	if rec.entry == nil {
 		return true
 	}
@@ -60,7 +60,7 @@ func (w *worker) admit(f *frame.Frame, rec *record, bytes, packets uint32) bool 
 		w.discard(f, rec, drop.FlowInvalid)
 		return false
 	}
-	w.noteMSS(f, rec)
+	w.noteMSS(f, rec, adj)
 	return true
 }
 
@@ -233,13 +233,37 @@ func (w *worker) refuse(f *frame.Frame, rec *record, adj *fib.Adjacency, r drop.
 }
 
 // noteMSS remembers the maximum segment size that a SYN announces: what big
-// frames of the other direction are cut to.
-func (w *worker) noteMSS(f *frame.Frame, rec *record) {
+// frames of the other direction are cut to. Where that is configured, it is
+// lowered before to what the tunnel takes.
+func (w *worker) noteMSS(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	if rec.info.TCPFlags&packet.TCPSyn == 0 || rec.info.Proto != packet.ProtoTCP || rec.info.L4 == 0 {
 		return
 	}
-	b := w.pool.Bytes(f.Addr, f.Len)
-	if mss, ok := packet.TCP(b[rec.info.L4:]).MSSOption(); ok {
+	h := packet.TCP(w.pool.Bytes(f.Addr, f.Len)[rec.info.L4:])
+	mss, ok := uint16(0), false
+	if w.eng.cfg.MSSClamp {
+		mss, ok = h.ClampMSS(w.tunnelMSS(rec, adj), rec.info.Flags&packet.Partial != 0)
+	} else {
+		mss, ok = h.MSSOption()
+	}
+	if ok {
 		rec.entry.SetMSS(rec.dir, mss)
 	}
+}
+
+// tunnelMSS is the maximum segment size that the tunnel takes that a SYN leaves by,
+// or came by: a peer that clamps nothing itself is told by us what its pods may
+// expect to be sent. Without a tunnel it is no limit.
+func (w *worker) tunnelMSS(rec *record, adj *fib.Adjacency) uint16 {
+	if !adj.Kind.Tunnel() && rec.popped != 0 {
+		_, adj = w.snap.Find(&rec.info.Key.Src)
+	}
+	if adj == nil || !adj.Kind.Tunnel() {
+		return 65535
+	}
+	headers := uint16(packet.IPv4Len + packet.TCPLen) // RFC 6691: options are not counted
+	if rec.info.Flags&packet.V6 != 0 {
+		headers = packet.IPv6Len + packet.TCPLen
+	}
+	return max(adj.MTU, headers+minSegment) - headers
 }

@@ -112,6 +112,13 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {
 		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
+		inside := &r.node.Tunnel6
+		if c.Addr().Is4() {
+			inside = &r.node.Tunnel4
+		}
+		if *inside == (packet.Addr{}) {
+			*inside = packet.AddrFrom(c.Masked().Addr())
+		}
 	}
 	for _, a := range append(n.TunnelIPs(), n.PublicIP) {
 		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
