@@ -64,6 +64,10 @@ type Options struct {
 	// Interfaces are what the pods of a Culvert node have, in turn: "veth" or
 	// "tap"; none = veth.
 	Interfaces []string
+	// NICs are the hardware addresses of devices of the caller's namespace, one
+	// for each node. The nodes have them in place of veths, and Down gives them
+	// back; who joins them is the caller's business.
+	NICs []string
 
 	// BinDir holds culvertd, culvert-cni and culvert; empty = the directory
 	// of the running program.
@@ -87,6 +91,7 @@ type Lab struct {
 	VNI     uint32    `json:"vni"`
 	Port    uint16    `json:"port"`
 	Bridge  string    `json:"bridge,omitempty"` // namespace of the bridge
+	NICs    []string  `json:"nics,omitempty"`   // Options.NICs
 	Nodes   []*Node   `json:"nodes"`
 
 	// Clusters are the pods' networks, one of each family that pods have.

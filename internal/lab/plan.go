@@ -103,6 +103,9 @@ func (o Options) Check() error {
 	case o.Peer != Culvert && o.Nodes < 2:
 		return fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
 	}
+	if n := len(o.NICs); n != 0 && (n != o.Nodes || o.Bridge) {
+		return fmt.Errorf("%d NICs: each of the %d nodes has one, and no bridge joins them", n, o.Nodes)
+	}
 	for _, i := range o.Interfaces {
 		if i != "veth" && i != "tap" {
 			return fmt.Errorf("pods with interface %q: veth and tap are possible", i)
@@ -131,7 +134,7 @@ func plan(o Options) (*Lab, error) {
 	}
 	l := &Lab{
 		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
-		VNI: 4096, Port: 4789, progress: o.Progress, config: o.Config,
+		VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
 	}
 	if o.Family != IPv6 {
 		l.Clusters = append(l.Clusters, clusterNet)
@@ -147,7 +150,7 @@ func plan(o Options) (*Lab, error) {
 	if slices.Contains(kinds, Flannel) {
 		l.VNI, l.Port = 1, 8472 // flannel's defaults
 	}
-	if o.Bridge || len(kinds) > 2 {
+	if o.Bridge || len(kinds) > 2 && o.NICs == nil {
 		l.Bridge = l.Name + "-net"
 	}
 	for i, kind := range kinds {

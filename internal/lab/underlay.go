@@ -31,6 +31,12 @@ func (l *Lab) buildUnderlay(ctx context.Context) error {
 		}
 	}
 	switch {
+	case l.NICs != nil:
+		for i, n := range l.Nodes {
+			if err := takeNIC(n.Netns, l.NICs[i], l.MTU); err != nil {
+				return fmt.Errorf("uplink of %s: %w", n.Name, err)
+			}
+		}
 	case l.Bridge != "":
 		if err := l.buildBridge(); err != nil {
 			return fmt.Errorf("underlay bridge: %w", err)
