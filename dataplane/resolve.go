@@ -198,6 +198,9 @@ func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 		}
 		return drop.SpoofedSource
 	}
+	if rec.popped == 0 {
+		return checkRouted(snap, rec)
+	}
 	if !snap.IsPeer(rec.peer) {
 		return drop.TunnelUnknownPeer
 	}
@@ -208,6 +211,20 @@ func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 		return drop.TunnelSourceMismatch
 	}
 	return drop.None
+}
+
+// checkRouted is checkSource of a packet that came without a tunnel: its source is a
+// pod of a peer that is reached without one, or a peer itself. An ICMP error may
+// come from any router on the way; that it speaks of a known flow is looked at later.
+func checkRouted(snap *fib.Snapshot, rec *record) drop.Reason {
+	src := &rec.info.Key.Src
+	switch {
+	case snap.ViaDirect(src), snap.IsPeer(*src):
+		return drop.None
+	case rec.info.Flags&packet.ICMPError != 0 && !snap.Holds(src):
+		return drop.None
+	}
+	return drop.RoutedSource
 }
 
 // refuse ends a frame that the node will not forward and, where a router would,

@@ -154,9 +154,15 @@ func (a *Agent) podMTU() int {
 	return a.mtu
 }
 
-// overheadOf is what the tunnels' headers take of the uplinks' MTU.
+// overheadOf is what the tunnels' headers take of the uplinks' MTU, also where some
+// peers are reached without: pods have one MTU.
 func overheadOf(d *flavour.Desired) int {
-	if d.Local != nil && d.Local.PublicIP.Is6() {
+	switch {
+	case d.Encap == flavour.None:
+		return 0
+	case d.Encap == flavour.IPIP:
+		return encap.OverheadIPIP
+	case d.Local != nil && d.Local.PublicIP.Is6():
 		return encap.OverheadVXLAN6
 	}
 	return encap.OverheadVXLAN4

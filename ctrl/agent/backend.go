@@ -20,7 +20,7 @@ func (a *Agent) Status() api.Status {
 	d := a.program.Desired()
 	snap := a.program.Snapshot()
 	s := api.Status{
-		Node: a.cfg.Node, Mode: "native", Encap: "vxlan", MTU: a.podMTU(),
+		Node: a.cfg.Node, Mode: "native", Encap: a.cfg.Native.Encap, MTU: a.podMTU(),
 		Peers: len(d.Peers), Pods: a.pods.Count(), Routes: snap.RouteCount(), Flows: a.engine.FlowTable().Len(),
 		Source: a.cfg.Source, Version: a.version, Started: a.started,
 		Workers: []api.Worker{}, Uplinks: []api.Uplink{},
@@ -30,7 +30,10 @@ func (a *Agent) Status() api.Status {
 			s.PodCIDRs = append(s.PodCIDRs, p.String())
 		}
 		if n.PublicIP.IsValid() {
-			s.VTEP = &api.VTEP{MAC: n.VTEPMAC.String(), Local: n.PublicIP.String(), VNI: d.VNI, Port: d.Port}
+			s.VTEP = &api.VTEP{Local: n.PublicIP.String()}
+			if d.Encap == flavour.VXLAN {
+				s.VTEP.MAC, s.VTEP.VNI, s.VTEP.Port = n.VTEPMAC.String(), d.VNI, d.Port
+			}
 			if n.TunnelIP.IsValid() {
 				s.VTEP.Address = n.TunnelIP.String()
 			}
@@ -200,8 +203,11 @@ func (a *Agent) Peers() []api.Peer {
 	for i := range d.Peers {
 		peer := &d.Peers[i]
 		p := api.Peer{
-			Name: peer.Name, Dst: peer.PublicIP.String(), Encap: peer.Encap, MAC: peer.VTEPMAC.String(),
+			Name: peer.Name, Dst: peer.PublicIP.String(), Encap: peer.Encap,
 			PodCIDRs: []string{}, State: "unresolved",
+		}
+		if peer.Encap == flavour.VXLAN {
+			p.MAC = peer.VTEPMAC.String()
 		}
 		if peer.TunnelIP.IsValid() {
 			p.Address = peer.TunnelIP.String()

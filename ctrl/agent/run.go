@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -133,7 +134,7 @@ func (a *Agent) apply(objects *source.Objects) {
 
 // applyLocked is apply with a.applying held.
 func (a *Agent) applyLocked(objects *source.Objects) {
-	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
+	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg, a.subnets()))
 	foreign := a.localize(d)
 	a.logChanges(a.program.Desired(), d)
 	if mode := flavour.Detect(objects); mode != d.Mode && a.mode != mode {
@@ -240,7 +241,8 @@ func (a *Agent) report(problems []error) {
 }
 
 // followAddress reads the objects again when the node's own address came to an
-// uplink, or left it, after they were read.
+// uplink, or left it, after they were read, or another prefix makes a peer one of
+// the same subnet.
 func (a *Agent) followAddress() {
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -250,12 +252,30 @@ func (a *Agent) followAddress() {
 	if objects == nil {
 		return
 	}
-	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
+	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg, a.subnets()))
 	a.localize(d)
-	was := a.program.Desired().Local
-	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP {
+	now := a.program.Desired()
+	was := now.Local
+	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !sameEncaps(now, d) {
 		a.applyLocked(objects)
 	}
+}
+
+// sameEncaps reports whether all peers are reached the same way.
+func sameEncaps(a, b *flavour.Desired) bool {
+	return slices.EqualFunc(a.Peers, b.Peers, func(p, q flavour.Peer) bool { return p.Name == q.Name && p.Encap == q.Encap })
+}
+
+// subnets are the prefixes of the uplinks' addresses.
+func (a *Agent) subnets() (all []netip.Prefix) {
+	for _, l := range a.underlay.Uplinks() {
+		for _, p := range l.Addrs {
+			if !p.Addr().IsLinkLocalUnicast() {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }
 
 // followUnderlay keeps ports and tables in step with the kernel's devices and

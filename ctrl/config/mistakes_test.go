@@ -80,9 +80,6 @@ var mistakes = []struct{ in, want string }{
 	{"mode: calico\n", "1: mode: calico is not in this version of culvertd; use native or auto"},
 	{"mode: flannel\n", "1: mode: flannel is not in this version of culvertd; use native or auto"},
 	{"source: kube\n", "1: source: kube is not in this version of culvertd; use dir:PATH"},
-	{"native: {encap: ipip}\n", "1: native.encap: ipip is not in this version of culvertd; use vxlan"},
-	{"native: {encap: none}\n", "1: native.encap: none is not in this version of culvertd; use vxlan"},
-	{"native:\n  crossSubnet: true\n", "2: native.crossSubnet: true is not in this version of culvertd; use false"},
 }
 
 func TestMistakesInTheFile(t *testing.T) {

@@ -41,10 +41,6 @@ func (c *Config) notBuilt() error {
 		return c.Errorf("mode", "%s is not in this version of culvertd; use native or auto", c.Mode)
 	case c.Source == "kube":
 		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
-	case c.Native.Encap != "vxlan":
-		return c.Errorf("native.encap", "%s is not in this version of culvertd; use vxlan", c.Native.Encap)
-	case c.Native.CrossSubnet:
-		return c.Errorf("native.crossSubnet", "true is not in this version of culvertd; use false")
 	}
 	return nil
 }
@@ -55,10 +51,21 @@ func (c *Config) CheckUplinkMTU(uplink string, mtu int) error {
 	if c.MTU == 0 || mtu == 0 {
 		return nil
 	}
-	if most := mtu - encap.OverheadVXLAN4; c.MTU > most {
+	if most := mtu - c.overhead(); c.MTU > most {
 		return c.Errorf("mtu", "%d does not fit through uplink %s, whose MTU is %d; write at most %d, or 0", c.MTU, uplink, mtu, most)
 	}
 	return nil
+}
+
+// overhead is the least that native.encap adds to a packet, in bytes.
+func (c *Config) overhead() int {
+	switch c.Native.Encap {
+	case "none":
+		return 0
+	case "ipip":
+		return encap.OverheadIPIP
+	}
+	return encap.OverheadVXLAN4
 }
 
 // ClusterCIDRsGiven reports whether somebody set native.clusterCIDRs: only then

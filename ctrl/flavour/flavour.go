@@ -10,6 +10,7 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"culvert/ctrl/config"
 	"culvert/ctrl/source"
@@ -19,7 +20,7 @@ import (
 // Desired is what the tables are to say. It is immutable.
 type Desired struct {
 	Mode  string // native
-	Encap string // vxlan
+	Encap string // VXLAN, IPIP or None; peers of the same subnet may have None beside
 	VNI   uint32
 	Port  uint16
 	// Local is this node; nil while the objects do not say enough about it.
@@ -27,6 +28,18 @@ type Desired struct {
 	// Peers are the other nodes, in the order of their names.
 	Peers     []Peer
 	Conflicts []Conflict
+}
+
+// How a peer's pods are reached, as the configuration says it.
+const (
+	VXLAN = "vxlan"
+	IPIP  = "ipip"
+	None  = "none" // routed, without a tunnel
+)
+
+// Routed reports whether packets of a peer's pods come without a tunnel.
+func (d *Desired) Routed() bool {
+	return slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.Encap == None })
 }
 
 // Node is this node.
@@ -70,7 +83,7 @@ type Peer struct {
 	PodCIDRs []netip.Prefix
 	TunnelIP netip.Addr
 	VTEPMAC  packet.MAC
-	Encap    string // vxlan
+	Encap    string // VXLAN, IPIP or None
 }
 
 // Conflict is something in the objects that cannot be carried out.
@@ -100,12 +113,20 @@ type Options struct {
 	Port  uint16
 	// ClusterCIDRs hold every pod CIDR; none: anything goes.
 	ClusterCIDRs []netip.Prefix
+	// CrossSubnet: peers whose address is in one of Subnets, which are those of the
+	// node's own uplinks, are reached without a tunnel.
+	CrossSubnet bool
+	Subnets     []netip.Prefix
 }
 
-// OptionsFrom takes what the configuration says. The default of
+// OptionsFrom takes what the configuration says, and the prefixes of the uplinks'
+// addresses. The default of
 // native.clusterCIDRs binds nobody: only what somebody wrote does.
-func OptionsFrom(c *config.Config) Options {
+func OptionsFrom(c *config.Config, subnets []netip.Prefix) Options {
 	o := Options{Node: c.Node, Encap: c.Native.Encap, VNI: c.VXLAN.VNI, Port: c.VXLAN.Port}
+	if o.CrossSubnet = c.Native.CrossSubnet; o.CrossSubnet {
+		o.Subnets = subnets
+	}
 	if c.ClusterCIDRsGiven() {
 		o.ClusterCIDRs = c.Native.ClusterCIDRs
 	}

@@ -107,7 +107,13 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 			r.node.Addr6 = packet.AddrFrom(ip)
 		}
 	}
-	r.node.VTEPs = []fib.LocalVTEP{{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: n.VTEPMAC}}
+	switch p.desired.Encap {
+	case flavour.VXLAN:
+		r.node.VTEPs = []fib.LocalVTEP{{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: n.VTEPMAC}}
+	case flavour.IPIP:
+		r.node.IPIP = addr
+	}
+	r.node.Routed = p.desired.Routed()
 	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
 	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {
