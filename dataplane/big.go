@@ -140,8 +140,8 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 func (w *worker) wholeUnit(f *frame.Frame, rec *record, adj *fib.Adjacency, hdrLen int) int {
 	size, payload := int(f.SegSize), rec.info.PayloadLen()
 	q := w.ports[adj.Port%maxPorts]
-	if q == nil || adj.Kind == fib.KindIPIP || adj.Rewrite.NeedsSum() {
-		return size // no offload knows IPIP, or sums an outer checksum
+	if q == nil || adj.Kind == fib.KindIPIP {
+		return size // no offload knows IPIP
 	}
 	most := q.limits.Bytes - int(adj.Rewrite.Len) - hdrLen
 	if outer := int(adj.Rewrite.Len) - packet.EthernetLen; outer > 0 {
@@ -149,6 +149,9 @@ func (w *worker) wholeUnit(f *frame.Frame, rec *record, adj *fib.Adjacency, hdrL
 	}
 	whole := *f
 	whole.Total, whole.OuterL4 = 0, uint8(adj.Rewrite.OuterL4())
+	if adj.Rewrite.NeedsSum() {
+		whole.Flags |= frame.SegOuterSum
+	}
 	switch {
 	case !q.limits.Takes(&whole) || most < size:
 		return size

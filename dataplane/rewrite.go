@@ -56,11 +56,15 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 	in.Len, in.SrcPort, in.ID = int(info.L3Len), encap.SourcePort(hash), w.ident
 	in.TOS, in.TTL = info.TOS, info.TTL
 	in.DF, in.V6 = info.Flags&packet.DF != 0, info.Flags&packet.V6 != 0
+	f.Flags &= frame.SegKinds | frame.SegCWR
 	if adj.Rewrite.NeedsSum() {
-		in.Sum = w.sumInner(f, info, n)
+		if in.PartialSum = f.SegSize != 0; in.PartialSum {
+			f.Flags |= frame.SegOuterSum
+		} else {
+			in.Sum = w.sumInner(f, info, n)
+		}
 	}
 	adj.Rewrite.Push(w.pool.Bytes(f.Addr, n), in)
-	f.Flags &= frame.SegKinds | frame.SegCWR
 	if f.SegSize != 0 {
 		f.HeaderLen = uint16(n) + info.Payload - info.L3
 		f.OuterL4 = uint8(adj.Rewrite.OuterL4())

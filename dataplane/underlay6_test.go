@@ -1,10 +1,12 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"testing"
 
+	"culvert/dataplane/frame"
 	"culvert/internal/drop"
 	"culvert/internal/packet"
 	kit "culvert/internal/pkttest"
@@ -165,6 +167,69 @@ func TestVXLAN6BigPackets(t *testing.T) {
 	answer := kit.CheckPacket(t, one(t, n1.pods["a6"].dev.TakeSent()).Data, kit.Src(node1v6), kit.Dst(ipA6), kit.WithICMP(2, 0))
 	if mtu := answer.NetworkLayer().LayerPayload()[4:8]; fmt.Sprintf("%x", mtu) != fmt.Sprintf("%08x", wireMTU-70) {
 		t.Errorf("told an MTU of %x", mtu)
+	}
+}
+
+// A big frame goes whole to a device that makes the outer checksum of each segment. It is
+// cut for one that does not, and every segment's checksums are right.
+func TestVXLAN6BigFrames(t *testing.T) {
+	payload := kit.Pattern(60000)
+	big := kit.SetPartial(kit.Frame(t, kit.Eth(macA6, gwMAC), kit.IP6(ipA6, ipB6), kit.TCP(1, 80, kit.Flags("A")), kit.Bytes(payload...)))
+	const size = wireMTU - 70 - 60
+	for _, offload := range []frame.Offload{0, frame.OffloadOuterSum} {
+		n1, n2 := pairOver6(t)
+		limits := bigUplink
+		limits.Offload |= offload
+		n1.limit(n1.upPort, limits)
+		n1.uplink.Complete = offload == 0
+		n1.pods["a6"].dev.InjectBig(big, size, frame.SegTCP6)
+		n1.step()
+		sent := n1.uplink.TakeSent()
+		if offload == 0 {
+			var got []byte
+			for _, s := range sent {
+				kit.CheckVXLAN(t, s.Data)
+				got = append(got, one(t, n2.fromWire("b6", s.Data)).Data[74:]...)
+			}
+			if string(got) != string(payload) {
+				t.Errorf("%d bytes arrived, want %d", len(got), len(payload))
+			}
+			continue
+		}
+		s := one(t, sent)
+		src, dst := packet.AddrFrom(n1.addr), packet.AddrFrom(n2.addr)
+		seed := packet.Fold(packet.PseudoSum6(&src, &dst, packet.ProtoUDP, uint32(len(s.Data)-54)))
+		if s.SegSize != size || s.OuterL4 != 54 || s.Flags&frame.SegOuterSum == 0 || s.CsumStart != 84+40 || binary.BigEndian.Uint16(s.Data[60:]) != seed {
+			t.Errorf("sent as %s, its outer checksum %x, want %x", offloads(s), s.Data[60:62], seed)
+		}
+	}
+}
+
+// Neither way through a tunnel over IPv6 allocates anything.
+func TestVXLAN6DoesNotAllocate(t *testing.T) {
+	n1, n2 := pairOver6(t)
+	plain := kit.Frame(t, kit.Eth(macA6, gwMAC), kit.IP6(ipA6, ipB6), kit.UDP(4711, 80), kit.Payload(99))
+	wire := one(t, n1.fromPod("a6", plain)).Data
+	one(t, n2.fromWire("b6", wire))
+	partial := kit.SetPartial(append([]byte(nil), plain...))
+	for _, c := range []struct {
+		n      *testNode
+		in     uint16
+		frames [][]byte
+	}{{n1, n1.pods["a6"].port, [][]byte{plain, partial}}, {n2, n2.upPort, [][]byte{wire}}} {
+		q := c.n.w.ports[c.in]
+		was := q.dev
+		for _, p := range c.n.w.ports {
+			if p != nil {
+				p.dev = &loop{pool: c.n.w.pool}
+			}
+		}
+		q.dev = &loop{pool: c.n.w.pool, frames: c.frames}
+		if got := testing.AllocsPerRun(100, func() { c.n.w.handle(q) }); got != 0 {
+			t.Errorf("%v allocations a burst", got)
+		}
+		c.n.wantDrops(drop.None, 0)
+		q.dev = was
 	}
 }
 

@@ -157,3 +157,19 @@ func hops(t *testing.T, from *lab.Pod, to netip.Addr) (list []string) {
 	}
 	return list
 }
+
+// Uplinks with an XDP program of their own steer tunnels over IPv6 as the intake does,
+// and the host's own traffic over IPv6 still passes.
+func TestUnderlay6WithXDP(t *testing.T) {
+	for _, mode := range []string{"generic", "native"} {
+		t.Run(mode, func(t *testing.T) {
+			c := up(t, lab.Options{Peer: lab.Calico, Family: lab.Dual, Underlay: lab.IPv6, Config: "xdp: {mode: " + mode + "}\n"})
+			a, b := c.Nodes[0].Pods[0], c.Nodes[1].Pods[0]
+			for i := range b.Addrs {
+				exchange(t, c, a, b, b.Addrs[i])
+				exchange(t, c, b, a, a.Addrs[i])
+			}
+			must(t, c.Nodes[0].Netns, "ping", "-n", "-c", "1", "-W", "2", c.Nodes[1].Addr.String())
+		})
+	}
+}

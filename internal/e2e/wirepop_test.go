@@ -84,9 +84,8 @@ func (b *bed) tunnel(t *testing.T, change func(*outer), ip []byte) []byte {
 	body := kit.Bytes(kit.Join(o.vxlan[:], o.innerDst, o.innerSrc, o.innerType, ip)...)
 	eth := kit.Eth(net.HardwareAddr(b.peerMAC).String(), net.HardwareAddr(b.nodeMAC).String())
 	var f []byte
-	udp := 14 + 20
+	udp := 14 + 40
 	if o.v6 {
-		udp = 14 + 40
 		f = kit.Frame(t, eth, kit.IP6(o.src, o.dst, kit.HopLimit(o.ttl), kit.TrafficClass(o.tos)), kit.UDP(o.sport, o.dport), body)
 	} else {
 		h := kit.IP4(o.src, o.dst, kit.TTL(o.ttl), kit.TOS(o.tos))
