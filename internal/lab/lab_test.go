@@ -69,7 +69,7 @@ func TestPlan(t *testing.T) {
 		}
 		seen[p.Netns], seen[p.Addr.String()] = true, true
 	}
-	for _, bad := range []Options{{Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}} {
+	for _, bad := range []Options{{Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}, {NICs: []string{"02:00:00:00:00:01"}}} {
 		if _, err := plan(bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
