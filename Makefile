@@ -15,7 +15,8 @@ EXEC := $(if $(SUDO),-exec '$(SUDO)')
 PACKAGES ?= ./...
 TESTFLAGS ?=
 BENCHFLAGS ?=
-VMPACKAGES ?= ./dataplane/xsk ./internal/e2e
+VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
+VMTAGS ?= vm
 VMFLAGS ?=
 
 # Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
@@ -37,7 +38,7 @@ race: deps deps-bench
 # in a virtual machine: docs/vm-tests.md. VMFLAGS='-v -run TestVMIPIP' chooses.
 test-vm: vm
 	$(GO) test -pgo=off -tags vmhost -count=1 -timeout 5m $(EXEC) ./internal/vm
-	CGO_ENABLED=0 $(GO) test -pgo=off -tags vm -p 1 -count=1 -timeout 9m -run '^TestVM' \
+	CGO_ENABLED=0 $(GO) test -pgo=off -tags $(VMTAGS) -p 1 -count=1 -timeout 9m -run '^TestVM' \
 		-exec '$(SUDO) $(CURDIR)/bin/vm/vmexec' $(VMFLAGS) $(VMPACKAGES)
 
 # What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and

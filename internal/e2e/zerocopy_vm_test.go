@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,26 +25,31 @@ import (
 // that virtio-net has none to spare for XDP, where it would receive as well.
 const nicQueues = vm.Queues
 
-// upOnNICs is up with the machine's NICs as uplinks.
-func upOnNICs(t *testing.T, opts lab.Options) *cluster {
+// nics are the hardware addresses of the nodes' uplinks.
+func nics() []string { return vm.NICs[:] }
+
+// prepareNICs makes the machine's NICs ready to be uplinks.
+func prepareNICs(t *testing.T) {
 	t.Helper()
 	links, err := netlink.LinkList()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range links {
-		for _, mac := range vm.NICs {
-			if l.Attrs().HardwareAddr.String() != mac {
-				continue
-			}
-			name := l.Attrs().Name
-			out, err := exec.Command("ethtool", "-L", name, "combined", fmt.Sprint(nicQueues)).CombinedOutput()
+		if a := l.Attrs(); slices.Contains(nics(), a.HardwareAddr.String()) {
+			out, err := exec.Command("ethtool", "-L", a.Name, "combined", fmt.Sprint(nicQueues)).CombinedOutput()
 			if err != nil && !strings.Contains(string(out), "unmodified") {
-				t.Fatalf("queues of %s: %v: %s", name, err, out)
+				t.Fatalf("queues of %s: %v: %s", a.Name, err, out)
 			}
 		}
 	}
-	opts.NICs = vm.NICs[:]
+}
+
+// upOnNICs is up with the machine's NICs as uplinks.
+func upOnNICs(t *testing.T, opts lab.Options) *cluster {
+	t.Helper()
+	prepareNICs(t)
+	opts.NICs = nics()
 	return up(t, opts)
 }
 
@@ -52,20 +58,20 @@ func (c *cluster) traffic(a, b *lab.Pod, full int) {
 	c.t.Helper()
 	for _, way := range []struct{ from, to *lab.Pod }{{a, b}, {b, a}} {
 		from, to, addr := way.from.Netns, way.to.Netns, way.to.Addr.String()
-		for _, size := range []int{0, 56, 500, 1000, full - 28 - 1, full - 28} {
+		for _, size := range []int{0, 56, 1000, full - 28} {
 			must(c.t, from, "ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", "-M", "do", "-s", fmt.Sprint(size), addr)
 		}
 		must(c.t, from, "ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", "-s", "4000", addr)
 		echoUDP(c.t, from, to, addr, 1, 100, full-28, full-27, 2000, 9000)
-		transfer(c.t, from, to, addr, 1, 4<<20)
-		transfer(c.t, from, to, addr, 16, 64<<10)
+		transfer(c.t, from, to, addr, 1, 2<<20)
+		transfer(c.t, from, to, addr, 8, 32<<10)
 	}
 }
 
 // Pods of two nodes talk over zero-copy uplinks, to a node of ours and to a
 // kernel's VXLAN.
 func TestVMZeroCopyPods(t *testing.T) {
-	for _, peer := range lab.Kinds {
+	for _, peer := range []lab.Kind{lab.Culvert, lab.Flannel} {
 		t.Run(string(peer), func(t *testing.T) {
 			c := upOnNICs(t, lab.Options{Peer: peer, Pods: 1, Config: "xdp: {mode: native, zeroCopy: on}\n"})
 			for _, n := range c.Nodes {
@@ -90,7 +96,7 @@ func TestVMZeroCopyIsTheDefault(t *testing.T) {
 	if p := portNamed(t, c.Nodes[0], nic0); p.XDP.Mode != "native" || !p.XDP.ZeroCopy {
 		t.Errorf("the uplink is %+v", p)
 	}
-	c.traffic(c.Nodes[0].Pods[0], c.Nodes[1].Pods[0], 1450)
+	must(t, c.Nodes[0].Pods[0].Netns, "ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", c.Nodes[1].Pods[0].Addr.String())
 }
 
 // The uplink goes down and up, the agent ends in order and is killed, and starts
@@ -104,8 +110,8 @@ func TestVMZeroCopySurvives(t *testing.T) {
 			_, err := netns(a.Netns, "ping", "-n", "-c", "1", "-W", "1", b.Addr.String())
 			return err
 		})
-		transfer(t, a.Netns, b.Netns, b.Addr.String(), 4, 256<<10)
-		transfer(t, b.Netns, a.Netns, a.Addr.String(), 4, 256<<10)
+		transfer(t, a.Netns, b.Netns, b.Addr.String(), 4, 128<<10)
+		transfer(t, b.Netns, a.Netns, a.Addr.String(), 4, 128<<10)
 		if p := portNamed(t, n, nic0); !p.XDP.ZeroCopy {
 			t.Errorf("%s: the uplink is %+v", what, p)
 		}

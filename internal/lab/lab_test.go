@@ -76,7 +76,7 @@ func TestPlan(t *testing.T) {
 		joined(n.Pods[0].Addrs) != "10.244.2.2, fd44:0:0:2::2" || n.Pods[0].Addr6() != n.Pods[0].Addrs[1] || l.PodMTU() != 1430 {
 		t.Errorf("%+v", n)
 	}
-	for _, bad := range []Options{{Family: "5"}, {Underlay: Dual}, {Family: IPv6, MTU: 1300}, {Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}} {
+	for _, bad := range []Options{{Family: "5"}, {Underlay: Dual}, {Family: IPv6, MTU: 1300}, {Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}, {NICs: []string{"02:00:00:00:00:01"}}} {
 		if _, err := plan(bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}

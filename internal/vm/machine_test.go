@@ -83,6 +83,7 @@ func run(ctx context.Context, t *testing.T, what string) (int, string, error) {
 
 // A program's output and exit code come out whole, and the machine has its NICs.
 func TestMachine(t *testing.T) {
+	t.Parallel()
 	code, out, err := run(context.Background(), t, "report")
 	if err != nil || code != 7 {
 		t.Fatalf("code %d, %v\n%.2000s", code, err, out)
@@ -98,6 +99,7 @@ func TestMachine(t *testing.T) {
 }
 
 func TestMachineKilledProgram(t *testing.T) {
+	t.Parallel()
 	if code, out, err := run(context.Background(), t, "killed"); err != nil || code != 128+9 {
 		t.Errorf("code %d, %v\n%.2000s", code, err, out)
 	}
@@ -105,6 +107,7 @@ func TestMachineKilledProgram(t *testing.T) {
 
 // A kernel that panics ends the machine, and its last words are shown.
 func TestMachinePanics(t *testing.T) {
+	t.Parallel()
 	_, out, err := run(context.Background(), t, "panic")
 	if err == nil || !strings.Contains(out, "Kernel panic") {
 		t.Errorf("%v\n%.2000s", err, out)

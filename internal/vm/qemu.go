@@ -29,7 +29,11 @@ func (m *machine) attach(cmd *exec.Cmd, root *os.File, c *cable) error {
 	if o.Accel == "kvm" {
 		args = append(args, "-accel", "kvm")
 	} else {
-		args = append(args, "-accel", "tcg,thread=multi")
+		// One thread for all CPUs: with a thread for each, QEMU before 8.1 may keep
+		// code that it translated while another CPU patched it, and the kernel dies
+		// of a breakpoint that it has long taken away (arch/x86/kernel/alternative.c,
+		// smp_text_poke_batch_finish). The price is a quarter of the speed.
+		args = append(args, "-accel", "tcg,thread=single")
 	}
 	consolePath, err := m.pipe(cmd, console)
 	if err != nil {
