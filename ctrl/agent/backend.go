@@ -47,6 +47,7 @@ func (a *Agent) Status() api.Status {
 		s.Intake = &api.Intake{Queues: in.Spec.Queues,
 			RingFull: map[string]uint64{"rx": in.Device.RxRingFull, "fill": in.Device.RxFillEmpty}}
 	}
+	s.Outer = a.outerStatus()
 	a.uplinkStatus(&s)
 	a.reasons(&s, d)
 	s.Ready = len(s.Reasons) == 0
@@ -197,6 +198,7 @@ func (a *Agent) Peers() []api.Peer {
 	d := a.program.Desired()
 	snap := a.program.Snapshot()
 	out := []api.Peer{}
+	paths := a.paths.All()
 	for i := range d.Peers {
 		peer := &d.Peers[i]
 		p := api.Peer{
@@ -213,10 +215,15 @@ func (a *Agent) Peers() []api.Peer {
 			p.Via, p.Dev = nh.Via.String(), nh.Dev
 		}
 		if len(peer.PodCIDRs) > 0 {
-			if r, ok := snap.Route(peer.PodCIDRs[0]); ok && snap.Adjacency(r.Adj).Ready {
-				p.State = "ready"
+			if r, ok := snap.Route(peer.PodCIDRs[0]); ok {
+				adj := snap.Adjacency(r.Adj)
+				p.MTU = int(adj.MTU)
+				if adj.Ready {
+					p.State = "ready"
+				}
 			}
 		}
+		describePath(&p, paths[peer.PublicIP])
 		out = append(out, p)
 	}
 	return out

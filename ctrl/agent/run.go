@@ -109,6 +109,7 @@ func (a *Agent) stop() error {
 	}
 	a.holding.Lock()
 	defer a.holding.Unlock()
+	errs = append(errs, a.deafen())
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
@@ -151,7 +152,9 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 		peers = append(peers, d.Peers[i].PublicIP)
 	}
 	a.underlay.Track(peers)
+	a.paths.SetPeers(peers)
 	a.program.SetDesired(d)
+	a.listen()
 	if d.Local != nil {
 		if err := a.ipam.SetCIDRs(d.Local.PodCIDRs); err != nil {
 			a.log.Error("the node's pod CIDRs cannot be allocated from", "cidrs", d.Local.PodCIDRs, "cause", err)
@@ -283,6 +286,8 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 			continue
 		case <-resync.C:
 			a.steer(false)
+			a.listen()
+			a.expirePaths()
 		}
 		a.measureMTU()
 		if a.holdUplinks() {
