@@ -138,8 +138,8 @@ func (w *worker) tellTooBig(f *frame.Frame, rec *record) {
 	}
 	_, from := w.snap.Find(&info.Key.Src)
 	_, to := w.snap.FindFlow(&info.Key)
-	if from == nil || from.Kind != fib.KindPod || to == nil || !to.Kind.Tunnel() || info.L3Len <= uint32(to.MTU) {
+	if from == nil || from.Kind != fib.KindPod || to == nil || !to.Kind.Tunnel() || info.L3Len <= uint32(w.largest(to)) {
 		return
 	}
-	w.sendError(f, rec, &errTooBig, to.MTU)
+	w.sendError(f, rec, &errTooBig, w.largest(to))
 }
