@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"culvert/ctrl/api"
 	"culvert/internal/lab"
@@ -45,9 +49,28 @@ func (c *cluster) retunnel(n *lab.Node) {
 		if p != n {
 			inside := p.PodCIDR.Addr().String()
 			must(c.t, n.Netns, "ip", "neigh", "replace", inside, "lladdr", p.VTEPMAC, "dev", dev, "nud", "permanent")
-			must(c.t, n.Netns, "bridge", "fdb", "append", p.VTEPMAC, "dev", dev, "dst", p.Addr.String(), "self", "permanent")
+			c.forward(n, dev, p)
 			must(c.t, n.Netns, "ip", "route", "replace", p.PodCIDR.String(), "via", inside, "dev", dev, "onlink")
 		}
+	}
+}
+
+// forward tells a kernel node's VXLAN device where another node is.
+func (c *cluster) forward(n *lab.Node, dev string, to *lab.Node) {
+	c.t.Helper()
+	if err := inside(n.Netns, func() error {
+		link, err := netlink.LinkByName(dev)
+		if err != nil {
+			return err
+		}
+		mac, err := net.ParseMAC(to.VTEPMAC)
+		if err != nil {
+			return err
+		}
+		return netlink.NeighAppend(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, Family: unix.AF_BRIDGE,
+			Flags: netlink.NTF_SELF, IP: to.Addr.AsSlice(), HardwareAddr: mac})
+	}); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
