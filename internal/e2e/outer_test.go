@@ -107,10 +107,13 @@ func TestNarrowPath6(t *testing.T) {
 // node puts it together, as a kernel node does. Nothing is lost, and both sides say
 // what is wrong.
 func TestOuterFragments(t *testing.T) {
-	for _, config := range []string{"", "xdp: {mode: native}\n"} {
-		t.Run(config, func(t *testing.T) {
-			c := up(t, lab.Options{Config: config})
-			a, b := c.Nodes[0], c.Nodes[1]
+	for _, tt := range []struct {
+		sender lab.Kind
+		config string
+	}{{lab.Culvert, ""}, {lab.Culvert, "xdp: {mode: native}\n"}, {lab.Calico, ""}} {
+		t.Run(fmt.Sprint(tt.sender, tt.config), func(t *testing.T) {
+			c := up(t, lab.Options{Peer: tt.sender, Config: tt.config})
+			a, b := c.Nodes[1], c.Nodes[0]
 			c.route(1400, false)
 			from, to := a.Pods[0], b.Pods[0]
 			eventually(t, "the first ping", func() error {
@@ -133,11 +136,11 @@ func TestOuterFragments(t *testing.T) {
 			}
 			// Fragments of nobody's get as far as whole packets do.
 			before := dropped(t, b, "tunnel_unknown_peer")
-			stranger := "172.16.0.1"
+			stranger := "172.16.0.2"
 			f := kit.Frame(t, kit.Eth("02:00:00:00:00:01", "02:00:00:00:00:02"), kit.IP4(stranger, b.Addr.String(), kit.ID(77)), kit.UDP(40000, c.Port),
 				kit.VXLANHeader(c.VNI), kit.EthType("02:00:00:00:00:99", culvertJSON[api.Status](t, b, "status").VTEP.MAC, 0x0800),
 				kit.IP4(from.Addr.String(), to.Addr.String()), kit.UDP(1, 2), kit.Payload(2000))[14:]
-			sendIP(t, c.Name+"-r1", b.Addr.String(), cutIP(t, f, 1200)...)
+			sendIP(t, c.Name+"-r2", b.Addr.String(), cutIP(t, f, 1200)...)
 			eventually(t, "a stranger's", func() error {
 				if n := dropped(t, b, "tunnel_unknown_peer") - before; n != 1 {
 					return fmt.Errorf("%d counted, want 1", n)

@@ -36,12 +36,20 @@ func (c *cluster) stopped(f func()) {
 	}
 }
 
-// space makes a network namespace that goes with the test.
+// space makes a network namespace that goes with the test, after the agents, whose
+// uplinks may end there.
 func (c *cluster) space(what string) string {
 	c.t.Helper()
 	name := c.Name + "-" + what
 	run(c.t, "ip", "netns", "add", name)
-	c.t.Cleanup(func() { run(c.t, "ip", "netns", "del", name) })
+	c.t.Cleanup(func() {
+		for _, n := range c.Nodes {
+			if n.Kind == lab.Culvert {
+				c.stopCleanly(n)
+			}
+		}
+		run(c.t, "ip", "netns", "del", name)
+	})
 	must(c.t, name, "ip", "link", "set", "lo", "up")
 	return name
 }
@@ -99,6 +107,9 @@ func (c *cluster) route(mtu int, v6 bool) (r1, r2, addr string) {
 			must(c.t, r, "ip", "route", "add", there.Addr.String(), "via", fmt.Sprintf("172.16.0.%d", 2-i))
 			must(c.t, here.Netns, "ip", "addr", "add", here.Addr.String()+"/24", "dev", nic0)
 			must(c.t, here.Netns, "ip", "route", "add", "default", "via", "192.168.50.254")
+			if here.Kind != lab.Culvert {
+				c.retunnel(here)
+			}
 		}
 	})
 	return r1, r2, addr

@@ -40,7 +40,7 @@ func (c *cluster) retunnel(n *lab.Node) {
 	if n.Kind == lab.Flannel {
 		dev = fmt.Sprint("flannel.", c.VNI)
 	}
-	must(c.t, n.Netns, "ip", "link", "del", dev)
+	netns(n.Netns, "ip", "link", "del", dev) // it may have gone with the uplink of before
 	must(c.t, n.Netns, "ip", "link", "add", dev, "address", n.VTEPMAC, "mtu", fmt.Sprint(c.MTU-50), "type", "vxlan", "id", fmt.Sprint(c.VNI),
 		"dev", nic0, "local", n.Addr.String(), "dstport", fmt.Sprint(c.Port), "nolearning")
 	must(c.t, n.Netns, "ip", "link", "set", dev, "up")
