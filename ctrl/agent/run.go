@@ -110,6 +110,7 @@ func (a *Agent) stop() error {
 	}
 	a.holding.Lock()
 	defer a.holding.Unlock()
+	errs = append(errs, a.deafen())
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
@@ -152,8 +153,10 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 		peers = append(peers, d.Peers[i].PublicIP)
 	}
 	a.underlay.Track(peers)
+	a.paths.SetPeers(peers)
 	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
+	a.listen()
 	if d.Local != nil {
 		if err := a.ipam.SetCIDRs(d.Local.PodCIDRs); err != nil {
 			a.log.Error("the node's pod CIDRs cannot be allocated from", "cidrs", d.Local.PodCIDRs, "cause", err)
@@ -304,6 +307,8 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 			continue
 		case <-resync.C:
 			a.steer(false)
+			a.listen()
+			a.expirePaths()
 		}
 		a.measureMTU()
 		if a.holdUplinks() {
