@@ -72,7 +72,11 @@ func (c *cluster) readdress(addrs ...string) {
 	}
 	s := string(text)
 	for i, n := range c.Nodes {
-		s = strings.Replace(s, "InternalIP, address: "+n.Addr.String(), fmt.Sprintf("InternalIP, address: %q", addrs[i]), 1)
+		was := fmt.Sprintf("InternalIP, address: %q", n.Addr)
+		if !strings.Contains(s, was) {
+			c.t.Fatalf("%s does not say %s", file, was)
+		}
+		s = strings.Replace(s, was, fmt.Sprintf("InternalIP, address: %q", addrs[i]), 1)
 	}
 	if err := os.WriteFile(file, []byte(s), 0o644); err != nil {
 		c.t.Fatal(err)
