@@ -99,11 +99,11 @@ func (l *Lab) agentConfig(n *Node, dir string) string {
 source: dir:%s
 mode: native
 uplinks: [%s]
-native: {encap: vxlan, clusterCIDRs: [%s]}
+native: {encap: %s, crossSubnet: %t, clusterCIDRs: [%s]}
 vxlan: {vni: %d, port: %d}
 socket: %s
 stateDir: %s
-%s`, n.Name, l.ManifestDir(), uplink, list(l.Clusters), l.VNI, l.Port, n.Socket, filepath.Join(dir, "state"), l.config)
+%s`, n.Name, l.ManifestDir(), uplink, l.Encap, l.CrossSubnet, list(l.Clusters), l.VNI, l.Port, n.Socket, filepath.Join(dir, "state"), l.config)
 }
 
 // startAgent starts culvertd in the node's namespace. It lives on when this
