@@ -18,15 +18,36 @@ import (
 
 // Desired is what the tables are to say. It is immutable.
 type Desired struct {
-	Mode  string // native
-	Encap string // vxlan
+	Mode  string // native, calico or flannel
+	Encap string // vxlan, ipip or none: what most traffic takes; each peer says its own
 	VNI   uint32
 	Port  uint16
+	// MTU is the largest packet that the cluster's configuration lets pods send;
+	// 0 if it leaves that to the uplinks.
+	MTU int
 	// Local is this node; nil while the objects do not say enough about it.
 	Local *Node
-	// Peers are the other nodes, in the order of their names.
+	// Peers are the other nodes, in the order of their names; see Peer.Way.
 	Peers     []Peer
 	Conflicts []Conflict
+	// Pools are Calico's IPPools; none in other modes.
+	Pools []Pool
+	// Refused says that what is common to all nodes cannot be carried out: a
+	// state from before is better than this one, whose Conflicts say why.
+	Refused bool
+	// Annotations are what this node is to publish on its Node object: what peers
+	// need to reach it, and what it must find again after a restart.
+	Annotations map[string]string
+}
+
+// Nodes is the number of other nodes.
+func (d *Desired) Nodes() (n int) {
+	for i := range d.Peers {
+		if i == 0 || d.Peers[i].Name != d.Peers[i-1].Name {
+			n++
+		}
+	}
+	return n
 }
 
 // Node is this node.
@@ -38,19 +59,79 @@ type Node struct {
 	// PodCIDRs are where this node's pods get addresses of; the first one
 	// decides about TunnelIP.
 	PodCIDRs []netip.Prefix
-	// TunnelIP is the first address of the first pod CIDR.
+	// TunnelIP is the node's address in the pods' network: the first of the first
+	// pod CIDR, in calico mode one that was allocated.
 	TunnelIP netip.Addr
+	VTEPMAC  packet.MAC
+	// V6 is the endpoint of tunnels over IPv6, in modes that have one beside that
+	// over IPv4; nil elsewhere.
+	V6 *Endpoint
+	// HostIPs are further addresses of the node in the pods' network.
+	HostIPs []netip.Addr
+	// Pools are those PodCIDRs that pods get addresses of; nil: all of them.
+	Pools []netip.Prefix
+	// WholePools: every address of a pool may be a pod's. Otherwise the first two
+	// and the last are not.
+	WholePools bool
+	// Held are addresses in the pools that are not to be given.
+	Held []Held
+}
+
+// Endpoint is where a node's tunnels of one family end.
+type Endpoint struct {
+	PublicIP netip.Addr
+	TunnelIP netip.Addr // invalid if it has none
 	VTEPMAC  packet.MAC
 }
 
-// Peer is another node.
+// Held is an address that somebody has.
+type Held struct {
+	Addr netip.Addr
+	Why  string // a sentence that begins with "it"
+	// Ask: who asks for it by name may have it.
+	Ask bool
+}
+
+// Endpoint is the one that reaches peers of a family; its PublicIP is invalid if
+// the node has none.
+func (n *Node) Endpoint(v6 bool) Endpoint {
+	first := Endpoint{PublicIP: n.PublicIP, TunnelIP: n.TunnelIP, VTEPMAC: n.VTEPMAC}
+	switch {
+	case first.PublicIP.IsValid() && first.PublicIP.Is6() == v6:
+		return first
+	case v6 && n.V6 != nil:
+		return *n.V6
+	}
+	return Endpoint{}
+}
+
+// PodPools are the prefixes that pods get addresses of.
+func (n *Node) PodPools() []netip.Prefix {
+	if n.Pools != nil {
+		return n.Pools
+	}
+	return n.PodCIDRs
+}
+
+// Peer is another node, as far as it is reached in one way. A node some of whose
+// prefixes are carried otherwise than others is several peers with one Name.
 type Peer struct {
-	Name     string
+	Name string
+	// Way tells the peers of one node apart: empty, or such as "ipv6" or "direct".
+	Way      string
 	PublicIP netip.Addr
 	PodCIDRs []netip.Prefix
 	TunnelIP netip.Addr
 	VTEPMAC  packet.MAC
-	Encap    string // vxlan
+	Encap    string // vxlan, ipip or none
+}
+
+// Key names the peer among all.
+func (p *Peer) Key() string {
+	if p.Way == "" {
+		return p.Name
+	}
+	return p.Name + " " + p.Way
 }
 
 // Conflict is something in the objects that cannot be carried out.
@@ -72,9 +153,20 @@ func (c Conflict) String() string {
 	return s
 }
 
-// Options is what the configuration says about the native mode.
+// Options are what a flavour goes by besides the objects.
 type Options struct {
-	Node  string
+	Node string
+	// OnLink are the uplinks' prefixes, with this node's addresses in them: nodes
+	// in one of them are reached without a router.
+	OnLink []netip.Prefix
+	// Kept is what this node published before, as in Desired.Annotations. What the
+	// Node object says goes before it.
+	Kept map[string]string
+	// InUse reports whether a pod of this node has an address; nil: none has.
+	InUse func(netip.Addr) bool
+
+	// The rest is the native mode's.
+
 	Encap string
 	VNI   uint32
 	Port  uint16
@@ -97,18 +189,4 @@ func OptionsFrom(c *config.Config) Options {
 func VTEPMAC(node string) packet.MAC {
 	sum := sha1.Sum([]byte(node))
 	return packet.MAC{0x66, sum[0], sum[1], sum[2], sum[3], sum[4]}
-}
-
-// Detect says which mode the objects look like: flannel by annotations, calico
-// by IP pools, else native.
-func Detect(objs *source.Objects) string {
-	for _, n := range objs.Nodes {
-		if n.Annotations["flannel.alpha.coreos.com/kube-subnet-manager"] == "true" {
-			return "flannel"
-		}
-	}
-	if len(objs.IPPools) > 0 {
-		return "calico"
-	}
-	return "native"
 }
