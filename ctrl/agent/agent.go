@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -49,6 +50,7 @@ type Agent struct {
 	pods     *pods.Manager
 	source   *source.Dir
 	metrics  *metrics.Metrics
+	kept     *kept // with applying held
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -62,7 +64,9 @@ type Agent struct {
 	objects  *source.Objects
 	problems []string // what is wrong at the source
 	stale    bool
-	mode     string // what the objects looked like last, if not what runs
+	near     []netip.Prefix // the uplinks' prefixes that the objects were read with
+	mode     string // what runs; empty while nothing is decided
+	another  string // what speaks against the mode, if anything
 	foreign  string // what is wrong with the node's address, if anything
 	restored bool   // the pods of before were brought back
 	stopping bool
@@ -115,11 +119,14 @@ func (a *Agent) prepare(workers int) (err error) {
 		return err
 	}
 	a.pods, err = pods.New(pods.Config{
-		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: "cv", MTU: a.podMTU,
+		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: a.hostPrefix, MTU: a.podMTU,
 		Queues: workers, Ready: a.readyForPods, Attacher: a, IPAM: a.ipam, Logger: a.log,
 	})
 	if err != nil {
 		return err
+	}
+	if a.kept, err = loadKept(a.cfg.StateDir, a.cfg.Node); err != nil {
+		a.log.Warn("begun anew", "cause", err)
 	}
 	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods")
 	a.program.Synced = a.metrics.Synced
@@ -161,6 +168,9 @@ func (a *Agent) measureMTU() {
 				mtu = room
 			}
 		}
+		if most := a.program.Desired().MTU; most > 0 && most < mtu {
+			mtu = most
+		}
 	}
 	a.mu.Lock()
 	changed := mtu != a.mtu && mtu > 0
@@ -179,8 +189,8 @@ func (a *Agent) readyForPods() error {
 	if !a.isRestored() {
 		return errRestoring
 	}
-	if n := a.program.Desired().Local; n == nil || len(n.PodCIDRs) == 0 {
-		return fmt.Errorf("node %s has no pod CIDR yet: its Node object with spec.podCIDRs has not been read from %s", a.cfg.Node, a.cfg.Source)
+	if missing := poolsMissing(a.program.Desired(), a.cfg.Node, a.cfg.Source); missing != "" {
+		return errors.New(missing)
 	}
 	if a.podMTU() == 0 {
 		return errors.New("no uplink is there to take the pods' MTU from")

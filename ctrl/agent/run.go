@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -133,30 +134,24 @@ func (a *Agent) apply(objects *source.Objects) {
 
 // applyLocked is apply with a.applying held.
 func (a *Agent) applyLocked(objects *source.Objects) {
-	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
+	d := a.desire(objects)
+	if err := a.kept.put(d.Annotations); err != nil {
+		a.log.Error("it may be found by another address after a restart", "cause", err)
+		a.metrics.SyncError("flavour")
+	}
 	foreign := a.localize(d)
 	a.logChanges(a.program.Desired(), d)
-	if mode := flavour.Detect(objects); mode != d.Mode && a.mode != mode {
-		a.mode = mode
-		a.log.Warn("the objects look like a cluster of another network; this version runs it in native mode", "looks", mode)
-	}
 	a.mu.Lock()
 	if foreign != "" && foreign != a.foreign {
 		a.log.Warn("the node's address is replaced", "cause", foreign)
 	}
-	a.objects, a.foreign = objects, foreign
+	a.objects, a.foreign, a.near = objects, foreign, a.onLink()
 	a.mu.Unlock()
-	peers := make([]netip.Addr, 0, len(d.Peers))
-	for i := range d.Peers {
-		peers = append(peers, d.Peers[i].PublicIP)
-	}
-	a.underlay.Track(peers)
+	a.underlay.Track(peersOf(d))
 	a.program.SetDesired(d)
+	a.measureMTU()
 	if d.Local != nil {
-		if err := a.ipam.SetCIDRs(d.Local.PodCIDRs); err != nil {
-			a.log.Error("the node's pod CIDRs cannot be allocated from", "cidrs", d.Local.PodCIDRs, "cause", err)
-			a.metrics.SyncError("flavour")
-		}
+		a.setPools(d.Local)
 	}
 	a.steer(true)
 }
@@ -220,8 +215,8 @@ func (a *Agent) logChanges(before, d *flavour.Desired) {
 			a.metrics.SyncError("flavour")
 		}
 	}
-	if len(before.Peers) != len(d.Peers) {
-		a.log.Info("peers", "count", len(d.Peers))
+	if before.Nodes() != d.Nodes() {
+		a.log.Info("peers", "count", d.Nodes())
 	}
 }
 
@@ -249,10 +244,10 @@ func (a *Agent) followAddress() {
 	if objects == nil {
 		return
 	}
-	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg))
+	d := a.desire(objects)
 	a.localize(d)
 	was := a.program.Desired().Local
-	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP {
+	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !slices.Equal(a.near, a.onLink()) {
 		a.applyLocked(objects)
 	}
 }

@@ -198,5 +198,9 @@ func endpoints(d *flavour.Desired) []xsk.Endpoint {
 	if d.Local == nil || !d.Local.PublicIP.IsValid() {
 		return nil
 	}
-	return []xsk.Endpoint{{Addr: d.Local.PublicIP, Port: d.Port}}
+	all := []xsk.Endpoint{{Addr: d.Local.PublicIP, Port: d.Port}}
+	if d.Local.V6 != nil {
+		all = append(all, xsk.Endpoint{Addr: d.Local.V6.PublicIP, Port: d.Port})
+	}
+	return all
 }

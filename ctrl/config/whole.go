@@ -37,8 +37,6 @@ func (c *Config) contradictions() error {
 // notBuilt refuses what the contract has and this version has not.
 func (c *Config) notBuilt() error {
 	switch {
-	case c.Mode == "calico" || c.Mode == "flannel":
-		return c.Errorf("mode", "%s is not in this version of culvertd; use native or auto", c.Mode)
 	case c.Source == "kube":
 		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
 	case c.Native.Encap != "vxlan":

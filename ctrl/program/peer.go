@@ -16,9 +16,12 @@ import (
 // a wider route.
 func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 	to, err := p.wantWays(r, peer)
-	p.complain(peer.Name, err)
+	p.complain(peer.Key(), err)
 	for _, c := range peer.PodCIDRs {
 		r.routes[c.Masked()] = route{to, protoCulvert}
+	}
+	if peer.Encap != "vxlan" {
+		return
 	}
 	r.fdb[fdbKey{p.desired.VNI, peer.VTEPMAC}] = fib.FDBEntry{
 		VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent",
@@ -34,7 +37,7 @@ func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 // has several ways to it, and returns the name. Of several ways those that are
 // not ready are left out. On an error the tunnel is not ready.
 func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
-	name := "peer " + peer.Name
+	name := "peer " + peer.Key()
 	tunnel, err := p.tunnel(peer)
 	var all []underlay.NextHop
 	if err == nil {
@@ -63,7 +66,7 @@ func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
 		r.adjacencies[name] = adjacency{tunnel, p.wantHop(r, all[0])}
 		return name, err
 	}
-	group := "ways to " + peer.Name
+	group := "ways to " + peer.Key()
 	for _, nh := range all {
 		one := fmt.Sprintf("%s via %s dev %s", name, nh.Via, nh.Dev)
 		r.adjacencies[one] = adjacency{tunnel, p.wantHop(r, nh)}
@@ -103,9 +106,15 @@ func (p *Programmer) tunnel(peer *flavour.Peer) (fib.Adjacency, error) {
 	if p.podMTU == 0 {
 		adj.MTU = 65535 // what the next hop allows
 	}
-	local := p.desired.Local
-	if local == nil || !local.PublicIP.IsValid() {
-		return adj, fmt.Errorf("this node has no address in the cluster yet")
+	if peer.Encap != "vxlan" {
+		return adj, fmt.Errorf("encapsulation %s is not in this version of culvertd", peer.Encap)
+	}
+	var local flavour.Endpoint
+	if p.desired.Local != nil {
+		local = p.desired.Local.Endpoint(peer.PublicIP.Is6())
+	}
+	if !local.PublicIP.IsValid() {
+		return adj, fmt.Errorf("this node has no address in the cluster yet, or none of the family of %s", peer.PublicIP)
 	}
 	var err error
 	adj.Rewrite, err = encap.VXLAN(encap.VXLANParams{

@@ -99,19 +99,29 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 	if !n.PublicIP.IsValid() {
 		return
 	}
-	addr := packet.AddrFrom(n.PublicIP)
-	if n.PublicIP.Is4() {
-		r.node.Addr4 = addr
-	} else {
-		r.node.Addr6 = addr
+	for _, v6 := range []bool{false, true} {
+		e := n.Endpoint(v6)
+		if !e.PublicIP.IsValid() {
+			continue
+		}
+		addr := packet.AddrFrom(e.PublicIP)
+		if v6 {
+			r.node.Addr6 = addr
+		} else {
+			r.node.Addr4 = addr
+		}
+		r.node.VTEPs = append(r.node.VTEPs, fib.LocalVTEP{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: e.VTEPMAC})
 	}
-	r.node.VTEPs = []fib.LocalVTEP{{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: n.VTEPMAC}}
 	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
 	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {
 		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
 	}
-	for _, a := range []netip.Addr{n.PublicIP, n.TunnelIP} {
+	own := append([]netip.Addr{n.PublicIP, n.TunnelIP}, n.HostIPs...)
+	if n.V6 != nil {
+		own = append(own, n.V6.PublicIP, n.V6.TunnelIP)
+	}
+	for _, a := range own {
 		if a.IsValid() {
 			r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
 		}
