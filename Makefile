@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward bench-tcp pgo lint generate deps deps-generate deps-bench clean
+.PHONY: build test race demo bench bench-forward bench-tcp pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm clean clean-vm
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -15,6 +15,9 @@ EXEC := $(if $(SUDO),-exec '$(SUDO)')
 PACKAGES ?= ./...
 TESTFLAGS ?=
 BENCHFLAGS ?=
+VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
+VMTAGS ?= vm
+VMFLAGS ?=
 
 # Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
 build:
@@ -30,6 +33,20 @@ test: deps deps-bench
 race: deps deps-bench
 	scripts/need gcc:gcc /usr/include/stdlib.h:libc6-dev
 	$(GO) test -pgo=off -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+
+# Tests that need what this machine's kernel lacks (kernel IPIP, AF_XDP zero copy),
+# in a virtual machine: docs/vm-tests.md. VMFLAGS='-v -run TestVMIPIP' chooses.
+test-vm: vm
+	$(GO) test -pgo=off -tags vmhost -count=1 -timeout 5m $(EXEC) ./internal/vm
+	CGO_ENABLED=0 $(GO) test -pgo=off -tags $(VMTAGS) -p 1 -count=1 -timeout 9m -run '^TestVM' \
+		-exec '$(SUDO) $(CURDIR)/bin/vm/vmexec' $(VMFLAGS) $(VMPACKAGES)
+
+# What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and
+# programs.
+vm: deps-vm
+	mkdir -p bin/vm
+	scripts/vm-kernel > bin/vm/kernel
+	CGO_ENABLED=0 $(GO) build -pgo=off -o bin/vm/ ./cmd/culvertd ./cmd/culvert ./cmd/culvert-cni ./internal/vm/vminit ./internal/vm/vmexec
 
 # Two nodes and their pods in namespaces, traffic between them, what happened.
 demo: deps build
@@ -78,5 +95,14 @@ deps-generate:
 deps-bench: deps
 	scripts/need ovs-vsctl:openvswitch-switch
 
+# QEMU boots the machine, the others unpack its kernel.
+deps-vm: deps
+	scripts/need qemu-system-x86_64:qemu-system-x86 depmod:kmod xz:xz-utils ldd:libc-bin
+	@[ -c /dev/net/tun ] || { echo "the virtual machine's NICs hang on TAP devices: /dev/net/tun is missing (modprobe tun)" >&2; exit 1; }
+
 clean:
 	rm -rf bin bench/out
+
+# The kernel as well, which is fetched again when it is needed.
+clean-vm: clean
+	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/vm"

@@ -79,7 +79,7 @@ func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	case f.SegSize != 0:
 		w.forwardSegments(f, rec, adj)
 	case rec.info.Flags&(packet.V4|packet.DF) == packet.V4:
-		if w.admit(f, rec, rec.info.L3Len, 1) {
+		if w.admit(f, rec, adj, rec.info.L3Len, 1) {
 			w.fragment(f, rec, adj)
 		}
 	default:
@@ -108,7 +108,7 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 	if f.SegSize = uint16(size); info.PayloadLen() <= size { // one segment is no big frame
 		f.SegSize, f.Flags = 0, f.Flags&^(frame.SegKinds|frame.SegCWR)
 	}
-	if n := f.Segments(); !w.admit(f, rec, info.L3Len+(n-1)*uint32(hdrLen), n) {
+	if n := f.Segments(); !w.admit(f, rec, adj, info.L3Len+(n-1)*uint32(hdrLen), n) {
 		return
 	}
 	w.ageHop(f, rec)
@@ -140,8 +140,8 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 func (w *worker) wholeUnit(f *frame.Frame, rec *record, adj *fib.Adjacency, hdrLen int) int {
 	size, payload := int(f.SegSize), rec.info.PayloadLen()
 	q := w.ports[adj.Port%maxPorts]
-	if q == nil || adj.Kind == fib.KindIPIP || adj.Rewrite.NeedsSum() {
-		return size // no offload knows IPIP, or sums an outer checksum
+	if q == nil || adj.Kind == fib.KindIPIP {
+		return size // no offload knows IPIP
 	}
 	most := q.limits.Bytes - int(adj.Rewrite.Len) - hdrLen
 	if outer := int(adj.Rewrite.Len) - packet.EthernetLen; outer > 0 {
@@ -149,6 +149,9 @@ func (w *worker) wholeUnit(f *frame.Frame, rec *record, adj *fib.Adjacency, hdrL
 	}
 	whole := *f
 	whole.Total, whole.OuterL4 = 0, uint8(adj.Rewrite.OuterL4())
+	if adj.Rewrite.NeedsSum() {
+		whole.Flags |= frame.SegOuterSum
+	}
 	switch {
 	case !q.limits.Takes(&whole) || most < size:
 		return size

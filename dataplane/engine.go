@@ -38,7 +38,10 @@ type Config struct {
 	RingSize     int  // descriptors a ring, and the most a port's fill ring holds
 	Chunks       int  // chunks a worker; 0 = 8 × RingSize, at least minChunks
 	FlowCapacity int
-	Logger       *slog.Logger
+	// MSSClamp lowers the maximum segment size of SYNs that go through a tunnel to
+	// what fits it.
+	MSSClamp bool
+	Logger   *slog.Logger
 	// Checked verifies every change of a frame's owner and panics on a
 	// frame that is used twice: for tests.
 	Checked bool

@@ -26,6 +26,9 @@ type loop struct {
 	owner  frame.Owner
 	frames [][]byte
 	next   int
+	// tcp: each time that a frame comes, its sequence number is that of the next
+	// segment. Nobody on the way looks at the checksum.
+	tcp bool
 }
 
 func (d *loop) Start(owner frame.Owner, _ int) error { d.owner = owner; return nil }
@@ -43,6 +46,10 @@ func (d *loop) Recv(b *frame.Burst) int {
 		f := d.frames[d.next]
 		d.next = (d.next + 1) % len(d.frames)
 		copy(d.pool.Bytes(addr, uint32(len(f))), f)
+		if d.tcp {
+			seq := f[len(f)-benchPayload-packet.TCPLen+4:]
+			binary.BigEndian.PutUint32(seq, binary.BigEndian.Uint32(seq)+benchPayload)
+		}
 		b.Add(frame.Desc{Addr: addr, Len: uint32(len(f))})
 	}
 	return b.N
@@ -61,12 +68,15 @@ func (d *loop) Limits() frame.Limits     { return frame.Limits{Chunks: 1} }
 func (d *loop) Stats(*frame.DeviceStats) {}
 func (d *loop) Close() error             { return nil }
 
+// benchPayload is the length of a frame's payload in bytes.
+const benchPayload = 18
+
 // hot says what a hotNode is to forward.
 type hot struct {
 	flows    int // that the frames belong to
 	capacity int // of the flow table; 0 is twice the flows
 	decap    bool
-	v6       bool
+	v6, tcp  bool
 	workers  int // 0 is one
 }
 
@@ -90,13 +100,17 @@ func hotNode(tb testing.TB, h hot) (*Engine, []*portQueue) {
 	podMAC, _ := packet.ParseMAC(macA)
 	src, dst, nets := ipA, ipB, map[string]bool{ipA + "/32": true, "10.244.2.0/24": false}
 	ip := func(src, dst string) kit.Layer { return kit.IP4(src, dst) }
+	transport := kit.Layer(kit.UDP(0, 0))
+	if h.tcp {
+		transport = kit.TCP(0, 0) // of connections that are picked up in the middle
+	}
 	if h.v6 {
 		src, dst, nets = "fd00:1::2", "fd00:2::3", map[string]bool{"fd00:1::2/128": true, "fd00:2::/64": false}
 		ip = func(src, dst string) kit.Layer { return kit.IP6(src, dst) }
 	}
 	open := func(devices []*loop) func(worker, queue int) (frame.Device, error) {
 		return func(worker, _ int) (frame.Device, error) {
-			devices[worker] = &loop{pool: e.workers[worker].pool}
+			devices[worker] = &loop{pool: e.workers[worker].pool, tcp: h.tcp}
 			return devices[worker], nil
 		}
 	}
@@ -129,14 +143,14 @@ func hotNode(tb testing.TB, h hot) (*Engine, []*portQueue) {
 	table.SetNode(fib.Node{Addr4: local, VTEPs: []fib.LocalVTEP{{Addr: local, Port: testPort, VNI: testVNI, MAC: v1}}})
 	e.Publish(table.Commit())
 	e.FlowTable().SetOwnerLimit(flow.MaxCapacity) // a miss after the other is a flood
-	devices, model := pods, kit.Frame(tb, kit.Eth(macA, gwMAC), ip(src, dst), kit.UDP(0, 0), kit.Payload(18))
+	devices, model := pods, kit.Frame(tb, kit.Eth(macA, gwMAC), ip(src, dst), transport, kit.Payload(benchPayload))
 	if h.decap {
 		devices, model = wires, kit.Frame(tb, kit.Eth(nic2, nic1), kit.IP4(node2, node1), kit.UDP(40000, testPort), kit.VXLANHeader(testVNI),
-			kit.Eth(v2.String(), v1.String()), ip(dst, src), kit.UDP(0, 0), kit.Payload(18))
+			kit.Eth(v2.String(), v1.String()), ip(dst, src), transport, kit.Payload(benchPayload))
 	}
 	for i := range h.flows {
 		d := devices[i%workers]
-		d.frames = append(d.frames, withPorts(model, uint16(1024+i%50000), uint16(80+i/50000)))
+		d.frames = append(d.frames, withPorts(model, h.tcp, uint16(1024+i%50000), uint16(80+i/50000)))
 	}
 	queues := make([]*portQueue, workers)
 	for i, w := range e.workers {
@@ -152,22 +166,27 @@ func hotNode(tb testing.TB, h hot) (*Engine, []*portQueue) {
 	return e, queues
 }
 
-// withPorts is a copy of a frame that ends in UDP with ports 0 and 18 bytes of payload,
-// with ports. Millions are made of it.
-func withPorts(frame []byte, sport, dport uint16) []byte {
+// withPorts is a copy of a frame that ends in UDP or TCP with ports 0 and benchPayload
+// bytes, with ports. Millions are made of it.
+func withPorts(frame []byte, tcp bool, sport, dport uint16) []byte {
 	b := bytes.Clone(frame)
-	udp := b[len(b)-18-packet.UDPLen:]
-	binary.BigEndian.PutUint16(udp, sport)
-	binary.BigEndian.PutUint16(udp[2:], dport)
-	sum := uint32(^binary.BigEndian.Uint16(udp[6:])) + uint32(sport) + uint32(dport) // RFC 1624
-	packet.StoreChecksum(udp[6:], sum)
+	header, check := packet.UDPLen, 6
+	if tcp {
+		header, check = packet.TCPLen, tcpChecksum
+	}
+	l4 := b[len(b)-benchPayload-header:]
+	binary.BigEndian.PutUint16(l4, sport)
+	binary.BigEndian.PutUint16(l4[2:], dport)
+	sum := uint32(^binary.BigEndian.Uint16(l4[check:])) + uint32(sport) + uint32(dport) // RFC 1624
+	packet.StoreChecksum(l4[check:], sum)
 	return b
 }
 
 // The whole path of an established flow allocates nothing, both directions.
 func TestEstablishedFlowsDoNotAllocate(t *testing.T) {
-	for _, decap := range []bool{false, true} {
-		e, queues := hotNode(t, hot{flows: 1000, decap: decap})
+	for _, h := range []hot{{}, {decap: true}, {tcp: true}, {tcp: true, decap: true}, {v6: true}, {v6: true, decap: true}} {
+		h.flows = 1000
+		e, queues := hotNode(t, h)
 		w, q := e.workers[0], queues[0]
 		got := testing.AllocsPerRun(100, func() {
 			w.handle(q)
@@ -175,10 +194,10 @@ func TestEstablishedFlowsDoNotAllocate(t *testing.T) {
 			w.tick(true)
 		})
 		if got != 0 {
-			t.Errorf("decap %v: %v allocations a burst", decap, got)
+			t.Errorf("%+v: %v allocations a burst", h, got)
 		}
 		if n := len(w.eng.Drops()); n != 0 {
-			t.Errorf("decap %v: frames were dropped: %+v", decap, w.eng.Drops())
+			t.Errorf("%+v: frames were dropped: %+v", h, w.eng.Drops())
 		}
 	}
 }
@@ -232,6 +251,10 @@ func BenchmarkPipeline(b *testing.B) {
 					h := hot{flows: flows, decap: dir == "pop", v6: family == "ipv6", workers: workers}
 					b.Run(fmt.Sprintf("%s/%s/hit/flows=%d/workers=%d", dir, family, flows, workers), func(b *testing.B) { pipeline(b, h) })
 				}
+			}
+			for _, flows := range []int{10_000, 1_000_000} {
+				h := hot{flows: flows, decap: dir == "pop", v6: family == "ipv6", tcp: true}
+				b.Run(fmt.Sprintf("%s/%s/hit-tcp/flows=%d/workers=1", dir, family, flows), func(b *testing.B) { pipeline(b, h) })
 			}
 			miss := hot{flows: 300_000, capacity: 100_000, decap: dir == "pop", v6: family == "ipv6"}
 			b.Run(fmt.Sprintf("%s/%s/miss/flows=%d/workers=1", dir, family, miss.capacity), func(b *testing.B) { pipeline(b, miss) })

@@ -42,7 +42,7 @@ func (w *worker) ingress(f *frame.Frame, rec *record) {
 	w.in.rxPackets++
 	w.in.rxBytes += uint64(f.Total)
 	if w.in.port.spec.Kind == PortUplink {
-		w.ingressTunnel(f, rec)
+		w.ingressWire(f, rec)
 	} else {
 		w.ingressPod(f, rec)
 	}
@@ -122,31 +122,64 @@ func (w *worker) settlePartial(f *frame.Frame, info *packet.Info) {
 	packet.StoreChecksum(w.pool.Bytes(f.Addr, f.Len)[f.CsumStart+f.CsumOffset:], w.sum.Sum())
 }
 
-// ingressTunnel admits what a peer sends to this node's VTEP, pops the outer
-// headers and parses the inner packet.
-func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
+// ingressWire admits what comes from the underlay: in a tunnel to this node, or,
+// where peers are reached without one, to a pod as it is.
+func (w *worker) ingressWire(f *frame.Frame, rec *record) {
 	b := w.pool.Bytes(f.Addr, f.Len)
+	node := w.snap.Node()
 	var outer encap.Outer
-	if r := encap.PopVXLAN(b, int(f.Total), &outer); r != drop.None {
+	r := encap.PopVXLAN(b, int(f.Total), &outer)
+	switch {
+	case node.Routed && outer.Dst != node.Addr4 && outer.Dst != node.Addr6:
+		w.ingressRouted(f, rec)
+	case r == drop.None:
+		w.popVXLAN(f, rec, &outer)
+	case r == drop.TunnelNotOurs && outer.Proto == packet.ProtoIPIP && outer.Dst == node.IPIP:
+		w.popIPIP(f, rec, &outer)
+	default:
 		w.discard(f, rec, r)
-		return
 	}
-	vtep, r := localVTEP(w.snap.Node(), &outer)
+}
+
+// popVXLAN admits a VXLAN packet for this node's VTEP.
+func (w *worker) popVXLAN(f *frame.Frame, rec *record, outer *encap.Outer) {
+	vtep, r := localVTEP(w.snap.Node(), outer)
 	if r != drop.None {
 		w.discard(f, rec, r)
 		return
 	}
-	if r := checkInnerMACs(&outer, vtep); r != drop.None {
+	if r := checkInnerMACs(outer, vtep); r != drop.None {
 		w.discard(f, rec, r)
 		return
 	}
 	w.trim(f, outer.End)
-	pop := uint32(outer.InnerOffset)
-	rec.popped = uint16(pop)
+	w.ingressInner(f, rec, outer, outer.InnerOffset)
+}
+
+// popIPIP admits an IPIP packet for this node. An Ethernet header takes the place of
+// the outer IP header's end, so that the packet is like all others from there on.
+func (w *worker) popIPIP(f *frame.Frame, rec *record, outer *encap.Outer) {
+	b := w.pool.Bytes(f.Addr, f.Len)
+	if r := encap.OpenIPIP(b, outer); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	w.trim(f, outer.End)
+	start := outer.InnerOffset - packet.EthernetLen
+	eth := packet.Ethernet(b[start:])
+	eth.SetDst(GatewayMAC)
+	eth.SetSrc(GatewayMAC)
+	eth.SetEtherType(packet.EtherTypeIPv4)
+	w.ingressInner(f, rec, outer, start)
+}
+
+// ingressInner goes on with the frame inside a tunnel, which starts pop bytes into f.
+func (w *worker) ingressInner(f *frame.Frame, rec *record, outer *encap.Outer, pop uint16) {
+	rec.popped = pop
 	f.Addr += uint64(pop)
-	f.Len -= pop
-	f.Total -= pop
-	b = w.pool.Bytes(f.Addr, f.Len)
+	f.Len -= uint32(pop)
+	f.Total -= uint32(pop)
+	b := w.pool.Bytes(f.Addr, f.Len)
 	if r := packet.Parse(b, int(f.Total), &rec.info); r != drop.None {
 		w.discard(f, rec, r)
 		return
@@ -161,19 +194,43 @@ func (w *worker) ingressTunnel(f *frame.Frame, rec *record) {
 		return
 	}
 	if f.Flags&frame.CsumPartial != 0 {
-		if f.CsumStart < outer.InnerOffset {
+		if f.CsumStart < pop {
 			w.discard(f, rec, drop.CannotSegment) // the outer datagrams are merged: not ours to take apart
 			return
 		}
-		f.CsumStart -= outer.InnerOffset
+		f.CsumStart -= pop
 		w.settlePartial(f, &rec.info)
 	}
+	if !outer.Dst.Is4() && !w.outerSumOK(f, &rec.info, outer) {
+		w.discard(f, rec, drop.OuterChecksum)
+		return
+	}
+	var r drop.Reason
 	if rec.tos, r = encap.DecapECN(outer.TOS, rec.info.TOS); r != drop.None {
 		w.discard(f, rec, r)
 		return
 	}
 	rec.peer = outer.Src
 	rec.ctx = uint64(w.in.port.index)<<32 | uint64(outer.Src.Fold())
+}
+
+// ingressRouted admits a packet that came as it is. Whether its sender may is
+// looked at when its flow begins (checkRouted).
+func (w *worker) ingressRouted(f *frame.Frame, rec *record) {
+	b := w.pool.Bytes(f.Addr, f.Len)
+	if r := packet.Parse(b, int(f.Total), &rec.info); r != drop.None {
+		w.discard(f, rec, r)
+		return
+	}
+	if packet.Ethernet(b).Dst() != w.in.port.spec.MAC {
+		w.discard(f, rec, drop.NotForUs)
+		return
+	}
+	if f.Flags&frame.CsumPartial != 0 {
+		w.settlePartial(f, &rec.info)
+	}
+	rec.tos = rec.info.TOS
+	rec.ctx = uint64(w.in.port.index) << 32
 }
 
 // localVTEP finds the VTEP that the outer headers address. The steering program

@@ -71,10 +71,15 @@ func newTestNode(t *testing.T, addr string, last byte) *testNode {
 	})
 	n.uplink = memport.New(e.Pool(0))
 	n.upPort = n.addPort(PortSpec{Name: "u0", Kind: PortUplink, MAC: n.nic, MTU: wireMTU}, n.uplink)
-	n.table.SetNode(fib.Node{
-		Addr4: packet.AddrFrom(n.addr),
+	node := fib.Node{
 		VTEPs: []fib.LocalVTEP{{Addr: packet.AddrFrom(n.addr), Port: testPort, VNI: testVNI, MAC: n.mac}},
-	})
+	}
+	if n.addr.Is4() {
+		node.Addr4 = packet.AddrFrom(n.addr)
+	} else {
+		node.Addr6 = packet.AddrFrom(n.addr)
+	}
+	n.table.SetNode(node)
 	n.commit()
 	return n
 }
@@ -123,7 +128,7 @@ func (n *testNode) addKernelPeer(prefix string, addr netip.Addr, vtep, nic packe
 		n.t.Fatal(err)
 	}
 	n.route(prefix, fib.Adjacency{
-		Kind: fib.KindVXLAN, Ready: true, Port: n.upPort, MTU: podMTU, Rewrite: tmpl,
+		Kind: fib.KindVXLAN, Ready: true, Port: n.upPort, MTU: uint16(wireMTU - tmpl.Overhead()), Rewrite: tmpl,
 		Via: addr, Peer: ptr(packet.AddrFrom(addr)).Fold(), VNI: testVNI, MAC: vtep, Dev: "u0",
 	})
 }

@@ -30,7 +30,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		w.forwardBig(f, rec, adj)
 		return
 	}
-	if !w.admit(f, rec, rec.info.L3Len, 1) {
+	if !w.admit(f, rec, adj, rec.info.L3Len, 1) {
 		return
 	}
 	w.ageHop(f, rec)
@@ -48,7 +48,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 
 // admit accounts for a frame in its flow. A frame that does not belong there, by
 // its TCP window for instance, ends here.
-func (w *worker) admit(f *frame.Frame, rec *record, bytes, packets uint32) bool {
+func (w *worker) admit(f *frame.Frame, rec *record, adj *fib.Adjacency, bytes, packets uint32) bool {
 	if rec.entry == nil {
 		return true
 	}
@@ -60,7 +60,7 @@ func (w *worker) admit(f *frame.Frame, rec *record, bytes, packets uint32) bool 
 		w.discard(f, rec, drop.FlowInvalid)
 		return false
 	}
-	w.noteMSS(f, rec)
+	w.noteMSS(f, rec, adj)
 	return true
 }
 
@@ -192,10 +192,14 @@ func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacenc
 func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 	src := &rec.info.Key.Src
 	if in.spec.Kind != PortUplink {
-		if in.hasAddr(src) {
+		// Of their link-local addresses pods may ask the gateway whether it is there.
+		if in.hasAddr(src) || src.IsLinkLocal() && rec.info.Key.Dst == Gateway6 {
 			return drop.None
 		}
 		return drop.SpoofedSource
+	}
+	if rec.popped == 0 {
+		return checkRouted(snap, rec)
 	}
 	if !snap.IsPeer(rec.peer) {
 		return drop.TunnelUnknownPeer
@@ -207,6 +211,20 @@ func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 		return drop.TunnelSourceMismatch
 	}
 	return drop.None
+}
+
+// checkRouted is checkSource of a packet that came without a tunnel: its source is a
+// pod of a peer that is reached without one, or a peer itself. An ICMP error may
+// come from any router on the way; that it speaks of a known flow is looked at later.
+func checkRouted(snap *fib.Snapshot, rec *record) drop.Reason {
+	src := &rec.info.Key.Src
+	switch {
+	case snap.ViaDirect(src), snap.IsPeer(*src):
+		return drop.None
+	case rec.info.Flags&packet.ICMPError != 0 && !snap.Holds(src):
+		return drop.None
+	}
+	return drop.RoutedSource
 }
 
 // refuse ends a frame that the node will not forward and, where a router would,
@@ -232,13 +250,37 @@ func (w *worker) refuse(f *frame.Frame, rec *record, adj *fib.Adjacency, r drop.
 }
 
 // noteMSS remembers the maximum segment size that a SYN announces: what big
-// frames of the other direction are cut to.
-func (w *worker) noteMSS(f *frame.Frame, rec *record) {
+// frames of the other direction are cut to. Where that is configured, it is
+// lowered before to what the tunnel takes.
+func (w *worker) noteMSS(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	if rec.info.TCPFlags&packet.TCPSyn == 0 || rec.info.Proto != packet.ProtoTCP || rec.info.L4 == 0 {
 		return
 	}
-	b := w.pool.Bytes(f.Addr, f.Len)
-	if mss, ok := packet.TCP(b[rec.info.L4:]).MSSOption(); ok {
+	h := packet.TCP(w.pool.Bytes(f.Addr, f.Len)[rec.info.L4:])
+	mss, ok := uint16(0), false
+	if w.eng.cfg.MSSClamp {
+		mss, ok = h.ClampMSS(w.tunnelMSS(rec, adj), rec.info.Flags&packet.Partial != 0)
+	} else {
+		mss, ok = h.MSSOption()
+	}
+	if ok {
 		rec.entry.SetMSS(rec.dir, mss)
 	}
+}
+
+// tunnelMSS is the maximum segment size that the tunnel takes that a SYN leaves by,
+// or came by: a peer that clamps nothing itself is told by us what its pods may
+// expect to be sent. Without a tunnel it is no limit.
+func (w *worker) tunnelMSS(rec *record, adj *fib.Adjacency) uint16 {
+	if !adj.Kind.Tunnel() && rec.popped != 0 {
+		_, adj = w.snap.Find(&rec.info.Key.Src)
+	}
+	if adj == nil || !adj.Kind.Tunnel() {
+		return 65535
+	}
+	headers := uint16(packet.IPv4Len + packet.TCPLen) // RFC 6691: options are not counted
+	if rec.info.Flags&packet.V6 != 0 {
+		headers = packet.IPv6Len + packet.TCPLen
+	}
+	return max(adj.MTU, headers+minSegment) - headers
 }

@@ -132,6 +132,13 @@ func (w *worker) deliverLocal(f *frame.Frame, rec *record) {
 		w.discard(f, rec, r)
 		return
 	}
+	if rec.info.Key.Src.IsLinkLocal() { // the pod's own, which no route leads to
+		eth := packet.Ethernet(b)
+		eth.SetDst(w.in.port.spec.PeerMAC)
+		eth.SetSrc(w.in.port.spec.MAC)
+		w.answer(f, rec)
+		return
+	}
 	rec.live = false
 	w.originate(f)
 }
@@ -163,8 +170,7 @@ var (
 	errPortUnreachable = icmpError{packet.ICMPUnreachable, packet.ICMPPortUnreachable, packet.ICMP6Unreachable, packet.ICMP6PortUnreachable}
 )
 
-// sendError tells the sender of a refused packet why, from the node's own
-// address. mtu is the size that would fit, for errTooBig. The refused frame is
+// sendError tells the sender of a refused packet why. mtu is the size that would fit, for errTooBig. The refused frame is
 // left to the caller. Nothing is sent where the RFCs forbid it, or beyond the
 // burst's budget.
 func (w *worker) sendError(f *frame.Frame, rec *record, e *icmpError, mtu uint16) {
@@ -172,7 +178,7 @@ func (w *worker) sendError(f *frame.Frame, rec *record, e *icmpError, mtu uint16
 		return
 	}
 	v4 := rec.info.Flags&packet.V4 != 0
-	from := w.errorSource(v4)
+	from := w.errorSource(v4, rec.popped != 0 && e != &errTimeExceeded)
 	addr, ok := w.pool.Alloc()
 	if !ok {
 		return
@@ -200,18 +206,27 @@ func (w *worker) sendError(f *frame.Frame, rec *record, e *icmpError, mtu uint16
 	w.originate(&out)
 }
 
-// errorSource is the address that the node's ICMP errors come from.
-func (w *worker) errorSource(v4 bool) packet.Addr {
+// errorSource is the address that the node's ICMP errors come from: its own. Those
+// that go back into a tunnel come from its tunnel address, as Linux's do, whose
+// route to the sender is by the tunnel device (icmp_route_lookup in
+// net/ipv4/icmp.c): a kernel node with strict rp_filter there drops everything from
+// an address that it reaches another way, and its pods would learn of no path MTU.
+// Time exceeded alone is from the node's own address all the same, so that a
+// traceroute names the nodes that it passes.
+func (w *worker) errorSource(v4, tunnel bool) packet.Addr {
 	n := w.snap.Node()
-	switch {
-	case v4 && n.Addr4 != (packet.Addr{}):
-		return n.Addr4
-	case v4:
-		return Gateway4
-	case n.Addr6 != (packet.Addr{}):
-		return n.Addr6
+	own, inside, gateway := &n.Addr6, &n.Tunnel6, Gateway6
+	if v4 {
+		own, inside, gateway = &n.Addr4, &n.Tunnel4, Gateway4
 	}
-	return Gateway6
+	none := packet.Addr{}
+	switch {
+	case *inside != none && (tunnel || *own == none):
+		return *inside
+	case *own != none:
+		return *own
+	}
+	return gateway
 }
 
 // originate sends a packet of the node's own: routed, never a flow, its TTL as

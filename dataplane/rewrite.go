@@ -56,11 +56,15 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 	in.Len, in.SrcPort, in.ID = int(info.L3Len), encap.SourcePort(hash), w.ident
 	in.TOS, in.TTL = info.TOS, info.TTL
 	in.DF, in.V6 = info.Flags&packet.DF != 0, info.Flags&packet.V6 != 0
+	f.Flags &= frame.SegKinds | frame.SegCWR
 	if adj.Rewrite.NeedsSum() {
-		in.Sum = w.sumPacket(f, info, n)
+		if in.PartialSum = f.SegSize != 0; in.PartialSum {
+			f.Flags |= frame.SegOuterSum
+		} else {
+			in.Sum = w.sumInner(f, info, n)
+		}
 	}
 	adj.Rewrite.Push(w.pool.Bytes(f.Addr, n), in)
-	f.Flags &= frame.SegKinds | frame.SegCWR
 	if f.SegSize != 0 {
 		f.HeaderLen = uint16(n) + info.Payload - info.L3
 		f.OuterL4 = uint8(adj.Rewrite.OuterL4())
@@ -72,23 +76,6 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 		f.CsumOffset = uint16(offset)
 	}
 	return drop.None
-}
-
-// sumPacket is the sum of the IP packet that starts n bytes into the frame, its
-// transport checksum completed before: what an outer UDP checksum is made of.
-func (w *worker) sumPacket(f *frame.Frame, info *packet.Info, n uint32) uint16 {
-	if info.Flags&packet.Partial != 0 {
-		at := *info
-		at.L3, at.L4 = uint16(n), uint16(n)+info.L4-info.L3
-		w.completeChecksum(f, &at)
-		info.Flags &^= packet.Partial
-	}
-	w.sum.Reset(0)
-	w.sum.Add(w.pool.Bytes(f.Addr, f.Len)[n:])
-	for i := range f.Rest {
-		w.sum.Add(w.pool.Bytes(f.Rest[i].Addr, f.Rest[i].Len))
-	}
-	return uint16(w.sum.Sum())
 }
 
 // trim cuts the frame to n bytes: what follows the IP packet is Ethernet

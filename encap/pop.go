@@ -231,6 +231,12 @@ func PopIPIP(b []byte, total int, out *Outer) drop.Reason {
 	if out.Proto != packet.ProtoIPIP {
 		return drop.TunnelNotOurs
 	}
+	return OpenIPIP(b, out)
+}
+
+// OpenIPIP is the rest of PopIPIP behind Classify, or behind a PopVXLAN that found
+// out.Proto to be IPIP.
+func OpenIPIP(b []byte, out *Outer) drop.Reason {
 	off := int(out.Payload)
 	if int(out.End) < off+packet.IPv4Len || len(b) < off+packet.IPv4Len {
 		return drop.TunnelTruncated

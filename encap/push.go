@@ -15,6 +15,10 @@ type Inner struct {
 	// ID is the outer IPv4 identification; 0 becomes 1. A counter will do: it
 	// must differ for packets that may be fragmented on the way (RFC 6864 4.2).
 	ID uint16
+	// PartialSum leaves the outer UDP checksum, if there is one, to the device that
+	// cuts the packet: the field gets the pseudo-header's sum, as the kernel has it of
+	// a GSO packet (udp6_set_csum of net/ipv6/ip6_checksum.c). Sum is not read.
+	PartialSum bool
 	// Sum is the folded sum of all the packet's bytes, its own checksums
 	// complete. It is read only if the template says NeedsSum.
 	Sum uint16
@@ -119,7 +123,7 @@ func (t *Template) pushVXLAN4(h *[lenVXLAN4]byte, in *Inner) {
 	et := innerType(in.V6)
 	be.PutUint16(h[lenVXLAN4-2:], et)
 	if t.checksum {
-		packet.StoreChecksum(h[offUDP+6:], t.udpTotal(n-packet.IPv4Len, et, in))
+		t.putUDPSum(h[offUDP+6:], n-packet.IPv4Len, et, in)
 	}
 }
 
@@ -147,13 +151,18 @@ func (t *Template) pushVXLAN6(h *[lenVXLAN6]byte, in *Inner) {
 	be.PutUint16(h[offUDP+4:], uint16(n))
 	et := innerType(in.V6)
 	be.PutUint16(h[lenVXLAN6-2:], et)
-	packet.StoreChecksum(h[offUDP+6:], t.udpTotal(n, et, in))
+	t.putUDPSum(h[offUDP+6:], n, et, in)
 }
 
-// udpTotal is the sum of pseudo-header, UDP header and everything behind it. n
-// is the UDP length; it counts twice, in the pseudo-header and in the header.
-func (t *Template) udpTotal(n uint32, etherType uint16, in *Inner) uint32 {
-	return t.udpSum + 2*n + uint32(etherType) + uint32(in.SrcPort) + uint32(in.Sum)
+// putUDPSum writes the outer UDP checksum: the sum of pseudo-header, UDP header and
+// everything behind it. n is the UDP length; it counts twice, in the pseudo-header
+// and in the header.
+func (t *Template) putUDPSum(field []byte, n uint32, etherType uint16, in *Inner) {
+	if in.PartialSum {
+		binary.BigEndian.PutUint16(field, packet.Fold(t.pseudo+n))
+		return
+	}
+	packet.StoreChecksum(field, t.udpSum+2*n+uint32(etherType)+uint32(in.SrcPort)+uint32(in.Sum))
 }
 
 func (t *Template) pushIPIP(h *[lenIPIP]byte, in *Inner) {

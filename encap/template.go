@@ -50,6 +50,7 @@ type Template struct {
 	checksum bool   // outer UDP checksum is to be computed
 	inherit  bool   // outer TTL is the inner one
 	sum      uint32 // of the outer IPv4 header as it stands in Bytes
+	pseudo   uint32 // of the UDP pseudo-header, without the length
 	udpSum   uint32 // of the UDP pseudo-header and of all constant bytes from the UDP header on
 }
 
@@ -122,19 +123,19 @@ func VXLAN(p VXLANParams) (Template, error) {
 	if p.Src.Is4() {
 		putEthernet(t.Bytes[:], p.DstMAC, p.SrcMAC, packet.EtherTypeIPv4)
 		putIPv4(&t, p.Src, p.Dst, p.TTL, packet.ProtoUDP)
-		t.udpSum = packet.PseudoSum4(p.Src.V4(), p.Dst.V4(), packet.ProtoUDP, 0)
+		t.pseudo = packet.PseudoSum4(p.Src.V4(), p.Dst.V4(), packet.ProtoUDP, 0)
 	} else {
 		t.kind, t.Len, t.checksum = kindVXLAN6, lenVXLAN6, true
 		putEthernet(t.Bytes[:], p.DstMAC, p.SrcMAC, packet.EtherTypeIPv6)
 		putIPv6(&t, p.Src, p.Dst, p.TTL)
 		udp = t.Bytes[packet.EthernetLen+packet.IPv6Len : lenVXLAN6]
-		t.udpSum = packet.PseudoSum6(&p.Src, &p.Dst, packet.ProtoUDP, 0)
+		t.pseudo = packet.PseudoSum6(&p.Src, &p.Dst, packet.ProtoUDP, 0)
 	}
 	binary.BigEndian.PutUint16(udp[2:], p.DstPort)
 	binary.BigEndian.PutUint32(udp[packet.UDPLen:], packet.VXLANFlags)
 	binary.BigEndian.PutUint32(udp[packet.UDPLen+4:], p.VNI<<8)
 	putEthernet(udp[packet.UDPLen+packet.VXLANLen:], p.InnerDst, p.InnerSrc, 0)
-	t.udpSum = packet.Sum(udp, t.udpSum)
+	t.udpSum = packet.Sum(udp, t.pseudo)
 	return t, nil
 }
 

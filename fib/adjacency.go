@@ -57,7 +57,10 @@ type Adjacency struct {
 	// Via is the peer's underlay address for a tunnel, else the next hop;
 	// invalid where there is none.
 	Via netip.Addr
-	// Peer is packet.Addr.Fold of the remote tunnel endpoint, 0 if none.
+	// Remote is the underlay address of the peer that a direct adjacency leads to,
+	// invalid where there is none; a tunnel's is Via.
+	Remote netip.Addr
+	// Peer is packet.Addr.Fold of the peer's underlay address, 0 if there is none.
 	Peer uint32
 	// VNI is 24 bits, 0 without VXLAN.
 	VNI uint32

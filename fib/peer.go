@@ -12,12 +12,13 @@ func hostPrefix(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-// countPeer adds n to the number of tunnel adjacencies that lead to a's peer.
+// countPeer adds n to the number of adjacencies that lead to a's peer.
 func (t *Table) countPeer(a *Adjacency, n int) {
-	if !a.Kind.Tunnel() || !a.Via.IsValid() {
+	remote := a.remote()
+	if !remote.IsValid() {
 		return
 	}
-	pfx := hostPrefix(a.Via)
+	pfx := hostPrefix(remote)
 	have, _ := t.peers.t.Get(pfx)
 	if have += uint32(n); have == 0 {
 		t.peers.delete(pfx)
@@ -26,8 +27,16 @@ func (t *Table) countPeer(a *Adjacency, n int) {
 	t.peers.set(pfx, have)
 }
 
-// IsPeer reports whether a is the underlay address of a node that a tunnel
-// adjacency leads to.
+// remote is the peer's underlay address, invalid without one.
+func (a *Adjacency) remote() netip.Addr {
+	if a.Kind.Tunnel() {
+		return a.Via
+	}
+	return a.Remote
+}
+
+// IsPeer reports whether a is the underlay address of a node that an adjacency
+// leads to, in a tunnel or without one.
 func (s *Snapshot) IsPeer(a packet.Addr) bool {
 	return s.peers.Contains(unmapped(&a))
 }

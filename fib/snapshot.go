@@ -84,6 +84,22 @@ func (s *Snapshot) ViaPeer(a *packet.Addr, peer uint32) bool {
 	return false
 }
 
+// Holds reports whether a route holds a: an address of the cluster.
+func (s *Snapshot) Holds(a *packet.Addr) bool { return s.match(a) != 0 }
+
+// ViaDirect reports whether the route to a leads to a peer without a tunnel.
+func (s *Snapshot) ViaDirect(a *packet.Addr) bool {
+	id := s.match(a)
+	if id == 0 {
+		return false
+	}
+	e := s.adjs.entry(id)
+	if e.group != nil { // whose members differ in the next hop alone
+		e = s.adjs.entry(e.group.members[0].Adj)
+	}
+	return e.Kind == KindDirect && e.Peer != 0
+}
+
 // Lookup is the route of the longest prefix that holds a, and its adjacency, of
 // a group the first member's. With ok the adjacency is never nil.
 func (s *Snapshot) Lookup(a packet.Addr) (r Route, adj *Adjacency, ok bool) {

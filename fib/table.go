@@ -18,11 +18,19 @@ type LocalVTEP struct {
 // from, and its tunnel endpoints.
 type Node struct {
 	Addr4, Addr6 packet.Addr
-	VTEPs        []LocalVTEP
+	// Tunnel4 and Tunnel6 are its addresses in the overlay: the first ones of its
+	// first pod prefixes.
+	Tunnel4, Tunnel6 packet.Addr
+	VTEPs            []LocalVTEP
+	// IPIP is the address that IPIP packets for this node have; zero: none are
+	// taken.
+	IPIP packet.Addr
+	// Routed: packets for the node's pods come without a tunnel, too.
+	Routed bool
 }
 
 func (n *Node) equal(o *Node) bool {
-	return n.Addr4 == o.Addr4 && n.Addr6 == o.Addr6 && slices.Equal(n.VTEPs, o.VTEPs)
+	return n.IPIP == o.IPIP && n.Routed == o.Routed && n.Addr4 == o.Addr4 && n.Addr6 == o.Addr6 && n.Tunnel4 == o.Tunnel4 && n.Tunnel6 == o.Tunnel6 && slices.Equal(n.VTEPs, o.VTEPs)
 }
 
 // Table is the writer's side: changes collect in it until Commit makes them a

@@ -142,17 +142,22 @@ func labFlags(c *cobra.Command, opts *lab.Options) {
 	for i, k := range lab.Kinds {
 		kinds[i] = string(k)
 	}
+	families := []string{string(lab.IPv4), string(lab.IPv6), string(lab.Dual)}
 	f := c.Flags()
 	opts.Nodes, opts.Pods, opts.MTU = 2, 2, 1500
 	f.Var(&rangeFlag{&opts.Nodes, 1, lab.MaxNodes}, "nodes", "number of nodes")
 	f.Var(&rangeFlag{&opts.Pods, 1, lab.MaxPods}, "pods", "number of pods on each node")
 	f.Var(&peerFlag{enum{value: string(lab.Culvert), allowed: kinds}, opts}, "peer",
 		"what the last node runs: culvert, or the kernel's VXLAN as flannel or calico sets it up")
+	f.Var(&familyFlag{enum{value: string(lab.IPv4), allowed: families}, &opts.Family}, "family", "addresses of the pods: 4, 6 or dual")
+	f.Var(&familyFlag{enum{value: string(lab.IPv4), allowed: families[:2]}, &opts.Underlay}, "underlay", "addresses of the nodes: 4 or 6")
 	f.BoolVar(&opts.Bridge, "bridge", false, "join even two nodes by a bridge")
 	f.StringSliceVar(&opts.Interfaces, "interfaces", []string{"veth"}, "what the pods of Culvert nodes have, in turn: veth, tap")
 	f.Var(&rangeFlag{&opts.MTU, lab.MinMTU, lab.MaxMTU}, "mtu", "MTU of the underlay")
 	f.StringVar(&opts.BinDir, "bin", "", "directory of culvertd and culvert-cni; default that of this program")
 	completeEnum(c, "peer", kinds)
+	completeEnum(c, "family", families)
+	completeEnum(c, "underlay", families[:2])
 }
 
 // rangeFlag is a number with limits. The flag's default is what is there.
@@ -170,6 +175,20 @@ func (r *rangeFlag) Set(s string) error {
 		return fmt.Errorf("must be a number from %d to %d", r.min, r.max)
 	}
 	*r.value = n
+	return nil
+}
+
+// familyFlag is an enum that sets a family of Options.
+type familyFlag struct {
+	enum
+	family *lab.Family
+}
+
+func (f *familyFlag) Set(s string) error {
+	if err := f.enum.Set(s); err != nil {
+		return err
+	}
+	*f.family = lab.Family(s)
 	return nil
 }
 

@@ -15,11 +15,12 @@ func sampleLab(name string) *lab.Lab {
 		Name: name, MTU: 1500, VNI: 4096, Port: 4789, Dir: "/tmp/" + name + "-1",
 		Nodes: []*lab.Node{
 			{Name: "node-a", Kind: lab.Culvert, Netns: name + "-node-a", Addr: netip.MustParseAddr("192.168.50.1"),
-				PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), Socket: "/tmp/" + name + "-1/node-a/culvert.sock",
-				Pods: []*lab.Pod{{Name: "a1", Node: "node-a", Netns: name + "-a1", Addr: netip.MustParseAddr("10.244.1.2")}}},
+				PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd44:0:0:1::/64")}, Socket: "/tmp/" + name + "-1/node-a/culvert.sock",
+				Pods: []*lab.Pod{{Name: "a1", Node: "node-a", Netns: name + "-a1", Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2"), netip.MustParseAddr("fd44:0:0:1::2")}}}},
 			{Name: "node-b", Kind: lab.Flannel, Netns: name + "-node-b", Addr: netip.MustParseAddr("192.168.50.2"),
-				PodCIDR: netip.MustParsePrefix("10.244.2.0/24"),
-				Pods:    []*lab.Pod{{Name: "b1", Node: "node-b", Netns: name + "-b1", Addr: netip.MustParseAddr("10.244.2.2")}}},
+				PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24")},
+				Pods: []*lab.Pod{{Name: "b1", Node: "node-b", Netns: name + "-b1", Addr: netip.MustParseAddr("10.244.2.2"),
+					Addrs: []netip.Addr{netip.MustParseAddr("10.244.2.2")}}}},
 		},
 	}
 }
@@ -29,13 +30,13 @@ func TestLabTable(t *testing.T) {
 	printLabs(&b, viewLabs([]*lab.Lab{sampleLab("cvl-1")}))
 	const want = `lab cvl-1: underlay mtu 1500, vni 4096, dstport 4789
 
-NODE    KIND     ADDRESS       PODCIDR        NETNS         SOCKET
-node-a  culvert  192.168.50.1  10.244.1.0/24  cvl-1-node-a  /tmp/cvl-1-1/node-a/culvert.sock
-node-b  flannel  192.168.50.2  10.244.2.0/24  cvl-1-node-b  N/A
+NODE    KIND     ADDRESS       PODCIDR                        NETNS         SOCKET
+node-a  culvert  192.168.50.1  10.244.1.0/24,fd44:0:0:1::/64  cvl-1-node-a  /tmp/cvl-1-1/node-a/culvert.sock
+node-b  flannel  192.168.50.2  10.244.2.0/24                  cvl-1-node-b  N/A
 
-POD  NODE    ADDRESS     NETNS
-a1   node-a  10.244.1.2  cvl-1-a1
-b1   node-b  10.244.2.2  cvl-1-b1
+POD  NODE    ADDRESS                   NETNS
+a1   node-a  10.244.1.2,fd44:0:0:1::2  cvl-1-a1
+b1   node-b  10.244.2.2                cvl-1-b1
 
 ip netns exec cvl-1-a1 ping 10.244.2.2
 culvert --socket /tmp/cvl-1-1/node-a/culvert.sock flow

@@ -26,15 +26,17 @@ type labNodeView struct {
 	NetNS   string       `json:"netns"`
 	Dst     string       `json:"dst"`
 	PodCIDR string       `json:"podcidr"`
+	All     []string     `json:"podcidrs"`
 	Socket  string       `json:"socket,omitempty"`
 	Log     string       `json:"log,omitempty"`
 	Pods    []labPodView `json:"pods"`
 }
 
 type labPodView struct {
-	Name  string `json:"name"`
-	NetNS string `json:"netns"`
-	Addr  string `json:"addr"`
+	Name  string   `json:"name"`
+	NetNS string   `json:"netns"`
+	Addr  string   `json:"addr"`
+	All   []string `json:"addrs"`
 }
 
 func viewLabs(labs []*lab.Lab) []labView {
@@ -49,13 +51,22 @@ func viewLab(l *lab.Lab) labView {
 	v := labView{Name: l.Name, Created: l.Created, MTU: l.MTU, VNI: l.VNI, Port: l.Port, Dir: l.Dir, Nodes: []labNodeView{}}
 	for _, n := range l.Nodes {
 		node := labNodeView{Name: n.Name, Kind: string(n.Kind), NetNS: n.Netns, Dst: n.Addr.String(),
-			PodCIDR: n.PodCIDR.String(), Socket: n.Socket, Log: n.LogFile, Pods: []labPodView{}}
+			PodCIDR: n.PodCIDR.String(), All: texts(n.PodCIDRs), Socket: n.Socket, Log: n.LogFile, Pods: []labPodView{}}
 		for _, p := range n.Pods {
-			node.Pods = append(node.Pods, labPodView{Name: p.Name, NetNS: p.Netns, Addr: p.Addr.String()})
+			node.Pods = append(node.Pods, labPodView{Name: p.Name, NetNS: p.Netns, Addr: p.Addr.String(), All: texts(p.Addrs)})
 		}
 		v.Nodes = append(v.Nodes, node)
 	}
 	return v
+}
+
+// texts are addresses or prefixes as text.
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		out = append(out, v.String())
+	}
+	return out
 }
 
 // printLabs shows what is there and how to get at it.
@@ -67,9 +78,9 @@ func printLabs(w io.Writer, labs []labView) {
 		fmt.Fprintf(w, "lab %s: underlay mtu %d, vni %d, dstport %d\n\n", l.Name, l.MTU, l.VNI, l.Port)
 		var nodes, pods [][]string
 		for _, n := range l.Nodes {
-			nodes = append(nodes, []string{n.Name, n.Kind, n.Dst, n.PodCIDR, n.NetNS, n.Socket})
+			nodes = append(nodes, []string{n.Name, n.Kind, n.Dst, strings.Join(n.All, ","), n.NetNS, n.Socket})
 			for _, p := range n.Pods {
-				pods = append(pods, []string{p.Name, n.Name, p.Addr, p.NetNS})
+				pods = append(pods, []string{p.Name, n.Name, strings.Join(p.All, ","), p.NetNS})
 			}
 		}
 		columns(w, "NODE KIND ADDRESS PODCIDR NETNS SOCKET", nodes)

@@ -14,13 +14,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"runtime"
 	"sync"
 	"time"
 
 	"culvert/ctrl/config"
+	"culvert/ctrl/flavour"
 	"culvert/ctrl/ipam"
 	"culvert/ctrl/metrics"
 	"culvert/ctrl/pods"
@@ -60,11 +60,12 @@ type Agent struct {
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name
 	ports    map[string]*podPort
+	overhead int // of the tunnels, in bytes
 	mtu      int // the pods'
 	objects  *source.Objects
 	problems []string // what is wrong at the source
 	stale    bool
-	near     []netip.Prefix // the uplinks' prefixes that the objects were read with
+	most     int    // what the cluster lets the pods' MTU be, 0: anything
 	mode     string // what runs; empty while nothing is decided
 	another  string // what speaks against the mode, if anything
 	foreign  string // what is wrong with the node's address, if anything
@@ -81,7 +82,7 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
-		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
+		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, overhead: encap.OverheadVXLAN4,
 	}
 	dir, ok := cfg.Dir()
 	if !ok {
@@ -159,16 +160,35 @@ func (a *Agent) podMTU() int {
 	return a.mtu
 }
 
+// overheadOf is what the tunnels' headers take of the uplinks' MTU, also where some
+// peers are reached without: pods have one MTU.
+func overheadOf(d *flavour.Desired) int {
+	switch {
+	case d.Encap == flavour.None:
+		return 0
+	case d.Encap == flavour.IPIP:
+		return encap.OverheadIPIP
+	case d.Mode == flavour.ModeFlannel: // all nodes have one pod MTU, whatever the family
+		return encap.OverheadVXLAN4
+	case d.Local != nil && d.Local.PublicIP.Is6(), d.VXLANOver6():
+		return encap.OverheadVXLAN6
+	}
+	return encap.OverheadVXLAN4
+}
+
 // measureMTU recomputes the pods' MTU from the uplinks.
 func (a *Agent) measureMTU() {
+	a.mu.Lock()
+	overhead, most := a.overhead, a.most
+	a.mu.Unlock()
 	mtu := a.cfg.MTU
 	if mtu == 0 {
 		for _, l := range a.underlay.Uplinks() {
-			if room := l.MTU - encap.OverheadVXLAN4; l.Index != 0 && (mtu == 0 || room < mtu) {
+			if room := l.MTU - overhead; l.Index != 0 && (mtu == 0 || room < mtu) {
 				mtu = room
 			}
 		}
-		if most := a.program.Desired().MTU; most > 0 && most < mtu {
+		if most > 0 && most < mtu {
 			mtu = most
 		}
 	}

@@ -31,7 +31,10 @@ func (a *Agent) Status() api.Status {
 			s.PodCIDRs = append(s.PodCIDRs, p.String())
 		}
 		if n.PublicIP.IsValid() {
-			s.VTEP = &api.VTEP{MAC: n.VTEPMAC.String(), Local: n.PublicIP.String(), VNI: d.VNI, Port: d.Port}
+			s.VTEP = &api.VTEP{Local: n.PublicIP.String()}
+			if d.Encap == flavour.VXLAN {
+				s.VTEP.MAC, s.VTEP.VNI, s.VTEP.Port = n.VTEPMAC.String(), d.VNI, d.Port
+			}
 			if n.TunnelIP.IsValid() {
 				s.VTEP.Address = n.TunnelIP.String()
 			}
@@ -212,7 +215,7 @@ func (a *Agent) Peers() []api.Peer {
 			Name: peer.Name, Dst: peer.PublicIP.String(), Encap: peer.Encap,
 			PodCIDRs: []string{}, State: "unresolved",
 		}
-		if !peer.VTEPMAC.IsZero() {
+		if peer.Encap == flavour.VXLAN {
 			p.MAC = peer.VTEPMAC.String()
 		}
 		if peer.TunnelIP.IsValid() {

@@ -12,8 +12,9 @@ import (
 
 // desire is the state that objects ask for. a.applying is held.
 func (a *Agent) desire(objects *source.Objects) *flavour.Desired {
-	opt := flavour.OptionsFrom(a.cfg)
-	opt.OnLink, opt.Kept = a.onLink(), a.kept.annotations
+	subnets := a.subnets()
+	opt := flavour.OptionsFrom(a.cfg, subnets)
+	opt.Subnets, opt.Kept = subnets, a.kept.annotations
 	opt.InUse = func(addr netip.Addr) bool {
 		_, taken := a.ipam.Owner(addr)
 		return taken
@@ -25,18 +26,6 @@ func (a *Agent) desire(objects *source.Objects) *flavour.Desired {
 		return &last
 	}
 	return d
-}
-
-// onLink are the uplinks' own prefixes.
-func (a *Agent) onLink() (out []netip.Prefix) {
-	for _, l := range a.underlay.Uplinks() {
-		for _, p := range l.Addrs {
-			if !p.Addr().IsLinkLocalUnicast() {
-				out = append(out, p)
-			}
-		}
-	}
-	return out
 }
 
 // decideMode is the mode to run: the configured one, or with auto what the objects
@@ -88,7 +77,7 @@ func (a *Agent) hostPrefix() string {
 func (a *Agent) setPools(n *flavour.Node) {
 	var pools []ipam.Pool
 	for _, p := range n.PodPools() {
-		pools = append(pools, ipam.Pool{CIDR: p, Whole: n.WholePools})
+		pools = append(pools, ipam.Pool{CIDR: p, Whole: n.Blocks})
 	}
 	held := make([]ipam.Held, len(n.Held))
 	for i, h := range n.Held {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -145,11 +146,11 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	if foreign != "" && foreign != a.foreign {
 		a.log.Warn("the node's address is replaced", "cause", foreign)
 	}
-	a.objects, a.foreign, a.near = objects, foreign, a.onLink()
+	a.objects, a.foreign, a.overhead, a.most = objects, foreign, overheadOf(d), d.MTU
 	a.mu.Unlock()
 	a.underlay.Track(peersOf(d))
+	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
-	a.measureMTU()
 	if d.Local != nil {
 		a.setPools(d.Local)
 	}
@@ -234,7 +235,8 @@ func (a *Agent) report(problems []error) {
 }
 
 // followAddress reads the objects again when the node's own address came to an
-// uplink, or left it, after they were read.
+// uplink, or left it, after they were read, or another prefix makes a peer one of
+// the same subnet.
 func (a *Agent) followAddress() {
 	a.applying.Lock()
 	defer a.applying.Unlock()
@@ -246,10 +248,28 @@ func (a *Agent) followAddress() {
 	}
 	d := a.desire(objects)
 	a.localize(d)
-	was := a.program.Desired().Local
-	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !slices.Equal(a.near, a.onLink()) {
+	now := a.program.Desired()
+	was := now.Local
+	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !sameEncaps(now, d) || !maps.Equal(now.Annotations, d.Annotations) {
 		a.applyLocked(objects)
 	}
+}
+
+// sameEncaps reports whether all peers are reached the same way.
+func sameEncaps(a, b *flavour.Desired) bool {
+	return slices.EqualFunc(a.Peers, b.Peers, func(p, q flavour.Peer) bool { return p.Key() == q.Key() && p.Encap == q.Encap })
+}
+
+// subnets are the prefixes of the uplinks' addresses.
+func (a *Agent) subnets() (all []netip.Prefix) {
+	for _, l := range a.underlay.Uplinks() {
+		for _, p := range l.Addrs {
+			if !p.Addr().IsLinkLocalUnicast() {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }
 
 // followUnderlay keeps ports and tables in step with the kernel's devices and

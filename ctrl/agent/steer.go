@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"sync/atomic"
 
 	"culvert/ctrl/underlay"
@@ -17,10 +18,11 @@ import (
 // steering is the program on a device that brings its frames to the workers.
 type steering interface{ Close() error }
 
-// uplinkSteering can be told which datagrams are ours.
+// uplinkSteering can be told which frames are ours.
 type uplinkSteering interface {
 	steering
 	SetEndpoints([]xsk.Endpoint) error
+	SetPrefixes([]netip.Prefix) error
 }
 
 // held is what an uplink is to the engine.

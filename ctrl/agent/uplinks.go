@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"culvert/ctrl/flavour"
@@ -181,7 +182,7 @@ func (a *Agent) steer(all bool) {
 		if !u.taken || !all && u.deaf == nil {
 			continue
 		}
-		err := u.attach.SetEndpoints(endpoints(d))
+		err := errors.Join(u.attach.SetEndpoints(endpoints(d)), u.attach.SetPrefixes(prefixes(d)))
 		if before := u.deaf; err != nil && (before == nil || before.Error() != err.Error()) {
 			a.log.Error("the steering program could not be told the node's address", "uplink", name, "cause", err)
 			a.metrics.SyncError("underlay")
@@ -193,14 +194,28 @@ func (a *Agent) steer(all bool) {
 	}
 }
 
-// endpoints are the node's own VTEPs, none while its address is not known.
+// endpoints are the ends of the node's own tunnels, none while its address is not known.
 func endpoints(d *flavour.Desired) []xsk.Endpoint {
 	if d.Local == nil || !d.Local.PublicIP.IsValid() {
 		return nil
 	}
-	all := []xsk.Endpoint{{Addr: d.Local.PublicIP, Port: d.Port}}
-	if d.Local.V6 != nil {
-		all = append(all, xsk.Endpoint{Addr: d.Local.V6.PublicIP, Port: d.Port})
+	var all []xsk.Endpoint
+	if d.Takes(flavour.VXLAN) {
+		all = append(all, xsk.Endpoint{Addr: d.Local.PublicIP, Port: d.Port})
+		if d.Local.V6 != nil {
+			all = append(all, xsk.Endpoint{Addr: d.Local.V6.PublicIP, Port: d.Port})
+		}
+	}
+	if d.Takes(flavour.IPIP) && d.Local.PublicIP.Is4() {
+		all = append(all, xsk.Endpoint{Addr: d.Local.PublicIP})
 	}
 	return all
+}
+
+// prefixes are those of the node's pods, if packets for them come without a tunnel.
+func prefixes(d *flavour.Desired) []netip.Prefix {
+	if d.Local == nil || !d.Takes(flavour.None) {
+		return nil
+	}
+	return d.Local.PodCIDRs
 }

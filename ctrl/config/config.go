@@ -25,6 +25,9 @@ type Config struct {
 	VXLAN   VXLAN
 	// MTU is the pods'; 0: the smallest uplink MTU less the tunnel's overhead.
 	MTU int
+	// MSSClamp lowers the maximum segment size of TCP connections through tunnels
+	// to what fits.
+	MSSClamp bool
 	// Workers is the number of worker threads; 0: one per uplink queue, at
 	// most GOMAXPROCS.
 	Workers  int

@@ -18,6 +18,7 @@ uplinks: [eth0]             # default: the device of the default route
 native: {encap: vxlan, crossSubnet: false, clusterCIDRs: [10.244.0.0/16]}
 vxlan: {vni: 4096, port: 4789}
 mtu: 0
+mssClamp: false
 workers: 0
 poll: adaptive
 xdp: {mode: auto, zeroCopy: auto, frameSize: 4096, ringSize: 2048}
@@ -69,6 +70,7 @@ native:
   clusterCIDRs: [10.1.0.0/16, "fd00:1::/48"]
 vxlan: {vni: 16777215, port: 8472}
 mtu: 8950
+mssClamp: true
 workers: 2
 poll: busy
 xdp: {mode: native, zeroCopy: on, frameSize: 2048, ringSize: 64}
@@ -84,7 +86,7 @@ node: a.b-1
 	want := &Config{
 		Node: "a.b-1", Source: "dir:manifests", Kubeconfig: "/root/.kube/config", Mode: "native", Uplinks: []string{"ens3", "ens4"},
 		Native: Native{"vxlan", false, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/48")}},
-		VXLAN:  VXLAN{1<<24 - 1, 8472}, MTU: 8950, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
+		VXLAN:  VXLAN{1<<24 - 1, 8472}, MTU: 8950, MSSClamp: true, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
 		Flows: Flows{1000000}, Socket: "/tmp/c.sock", StateDir: "/tmp/state", Listen: "[::]:0",
 		file: "c.yaml", from: c.from, where: c.where,
 	}

@@ -16,11 +16,12 @@ var schema = []key{
 	{"mode", text(func(c *Config) *string { return &c.Mode }, oneOf("auto", "native", "calico", "flannel")), func(c *Config) any { return c.Mode }},
 	{"uplinks", setUplinks, func(c *Config) any { return c.Uplinks }},
 	{"native.encap", text(func(c *Config) *string { return &c.Native.Encap }, oneOf("vxlan", "ipip", "none")), func(c *Config) any { return c.Native.Encap }},
-	{"native.crossSubnet", setCrossSubnet, func(c *Config) any { return c.Native.CrossSubnet }},
+	{"native.crossSubnet", boolean(func(c *Config) *bool { return &c.Native.CrossSubnet }), func(c *Config) any { return c.Native.CrossSubnet }},
 	{"native.clusterCIDRs", setClusterCIDRs, func(c *Config) any { return c.Native.ClusterCIDRs }},
 	{"vxlan.vni", setVNI, func(c *Config) any { return c.VXLAN.VNI }},
 	{"vxlan.port", setPort, func(c *Config) any { return c.VXLAN.Port }},
 	{"mtu", setMTU, func(c *Config) any { return c.MTU }},
+	{"mssClamp", boolean(func(c *Config) *bool { return &c.MSSClamp }), func(c *Config) any { return c.MSSClamp }},
 	{"workers", number(func(c *Config) *int { return &c.Workers }, 0, maxWorkers, "0 stands for one per uplink queue"), func(c *Config) any { return c.Workers }},
 	{"poll", text(func(c *Config) *string { return &c.Poll }, oneOf("busy", "adaptive", "interrupt")), func(c *Config) any { return c.Poll }},
 	{"xdp.mode", text(func(c *Config) *string { return &c.XDP.Mode }, oneOf("auto", "native", "generic")), func(c *Config) any { return c.XDP.Mode }},
@@ -71,6 +72,17 @@ func number(field func(*Config) *int, low, high int, hint string) func(*Config, 
 		n, m := v.integer(low, high, hint)
 		if m == nil {
 			*field(c) = n
+		}
+		return m
+	}
+}
+
+// boolean makes the setter of a key that is true or false.
+func boolean(field func(*Config) *bool) func(*Config, value) *mistake {
+	return func(c *Config, v value) *mistake {
+		b, m := v.boolean()
+		if m == nil {
+			*field(c) = b
 		}
 		return m
 	}

@@ -31,14 +31,6 @@ func setUplinks(c *Config, v value) *mistake {
 	return nil
 }
 
-func setCrossSubnet(c *Config, v value) *mistake {
-	b, m := v.boolean()
-	if m == nil {
-		c.Native.CrossSubnet = b
-	}
-	return m
-}
-
 func setClusterCIDRs(c *Config, v value) *mistake {
 	items, m := v.list("write a list such as [10.244.0.0/16]")
 	if m != nil {

@@ -39,10 +39,6 @@ func (c *Config) notBuilt() error {
 	switch {
 	case c.Source == "kube":
 		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
-	case c.Native.Encap != "vxlan":
-		return c.Errorf("native.encap", "%s is not in this version of culvertd; use vxlan", c.Native.Encap)
-	case c.Native.CrossSubnet:
-		return c.Errorf("native.crossSubnet", "true is not in this version of culvertd; use false")
 	}
 	return nil
 }
@@ -53,10 +49,22 @@ func (c *Config) CheckUplinkMTU(uplink string, mtu int) error {
 	if c.MTU == 0 || mtu == 0 {
 		return nil
 	}
-	if most := mtu - encap.OverheadVXLAN4; c.MTU > most {
+	if most := mtu - c.overhead(); c.MTU > most {
 		return c.Errorf("mtu", "%d does not fit through uplink %s, whose MTU is %d; write at most %d, or 0", c.MTU, uplink, mtu, most)
 	}
 	return nil
+}
+
+// overhead is the least that the encapsulation adds to a packet, in bytes: in calico
+// and flannel mode the cluster says which it is.
+func (c *Config) overhead() int {
+	switch {
+	case c.Native.Encap == "none", c.Mode == "calico", c.Mode == "flannel":
+		return 0
+	case c.Native.Encap == "ipip":
+		return encap.OverheadIPIP
+	}
+	return encap.OverheadVXLAN4
 }
 
 // ClusterCIDRsGiven reports whether somebody set native.clusterCIDRs: only then

@@ -162,13 +162,13 @@ func (c *calico) peerFamily(n *corev1.Node, fam calicoFamily) {
 		return ways[encap]
 	}
 	if isVTEP && bgp {
-		p := way(encapVXLAN)
+		p := way(VXLAN)
 		p.TunnelIP, p.VTEPMAC = vtep, mac
 	}
 	withheld := 0
 	for _, p := range mine {
 		encap := c.encap(p, ip)
-		if encap == encapVXLAN && (!vtep.IsValid() || !bgp) {
+		if encap == VXLAN && (!vtep.IsValid() || !bgp) {
 			withheld++
 			continue
 		}
@@ -177,7 +177,7 @@ func (c *calico) peerFamily(n *corev1.Node, fam calicoFamily) {
 	}
 	c.notReady(n, fam, vtep, withheld)
 	c.tunnelRoutes(n, fam, ways)
-	for _, encap := range []string{encapVXLAN, encapIPIP, encapNone} {
+	for _, encap := range []string{VXLAN, IPIP, None} {
 		if p := ways[encap]; p != nil {
 			slices.SortFunc(p.PodCIDRs, comparePrefixes)
 			c.Peers = append(c.Peers, *p)
@@ -207,17 +207,17 @@ func (c *calico) tunnelRoutes(n *corev1.Node, fam calicoFamily, ways map[string]
 		}
 		p.PodCIDRs = append(p.PodCIDRs, hostPrefix(a))
 	}
-	if p := ways[encapVXLAN]; p != nil {
+	if p := ways[VXLAN]; p != nil {
 		cover(p, p.TunnelIP)
 	}
-	if ways[encapIPIP] != nil {
-		cover(ways[encapIPIP], c.tunnelAddress(n, fam.ipip, fam.v6))
+	if ways[IPIP] != nil {
+		cover(ways[IPIP], c.tunnelAddress(n, fam.ipip, fam.v6))
 	}
 }
 
 // wayName tells the ways to one node apart.
 func wayName(v6 bool, encap string) string {
-	name := map[string]string{encapVXLAN: "", encapIPIP: "ipip", encapNone: "direct"}[encap]
+	name := map[string]string{VXLAN: "", IPIP: "ipip", None: "direct"}[encap]
 	if !v6 {
 		return name
 	}
@@ -232,7 +232,7 @@ func wayName(v6 bool, encap string) string {
 func (c *calico) encap(p netip.Prefix, node netip.Addr) string {
 	pool := c.pools.of(p)
 	if pool == nil {
-		return encapNone
+		return None
 	}
 	near := false
 	for _, own := range c.net {
@@ -241,11 +241,11 @@ func (c *calico) encap(p netip.Prefix, node netip.Addr) string {
 	carried := func(mode string) bool { return mode == "Always" || mode == "CrossSubnet" && !near }
 	switch {
 	case carried(pool.VXLAN):
-		return encapVXLAN
+		return VXLAN
 	case carried(pool.IPIP):
-		return encapIPIP
+		return IPIP
 	}
-	return encapNone
+	return None
 }
 
 func comparePrefixes(a, b netip.Prefix) int {

@@ -258,7 +258,7 @@ func TestCalico(t *testing.T) {
 			"a 10.0.0.2 10.244.2.0 66:86:f7:e4:37:fa [] vxlan", "a direct 10.0.0.2 invalid IP 00:00:00:00:00:00 [10.244.2.0/26] none"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			opt := Options{Node: "me", OnLink: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}
+			opt := Options{Node: "me", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}
 			check(t, Calico(objects(c.in...), opt), c.want)
 			// In the other order, but for pools: of those that overlap the first by name counts.
 			objs := objects(c.in...)
@@ -352,7 +352,7 @@ func TestCalicoAddressesOfThisNode(t *testing.T) {
 				in = append(in, fresh)
 			}
 			d := Calico(objects(append(in, calicoNode("a", "10.0.0.2/24", ""))...), Options{
-				Node: "me", OnLink: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")},
+				Node: "me", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")},
 				Kept:  map[string]string{ca + "IPv4VXLANTunnelAddr": c.kept},
 				InUse: func(a netip.Addr) bool { return a.String() == c.inUse },
 			})

@@ -12,7 +12,7 @@ import (
 
 // local adds this node, the pools of its pods, and what it is to publish.
 func (c *calico) local(n *corev1.Node) {
-	l := &Node{Name: n.Name, WholePools: true, Pools: []netip.Prefix{}}
+	l := &Node{Name: n.Name, Blocks: true, Pools: []netip.Prefix{}}
 	c.Local = l
 	for i, fam := range calicoFamilies {
 		c.localAddress(i, n, fam)

@@ -84,7 +84,7 @@ func (c *collector) claim(n *corev1.Node, ip netip.Addr, ipKey string, mac packe
 
 // onLink is this node's own prefix that holds an address.
 func (c *collector) onLink(ip netip.Addr) (netip.Prefix, bool) {
-	for _, p := range c.opt.OnLink {
+	for _, p := range c.opt.Subnets {
 		if p.Contains(ip) {
 			return p, true
 		}

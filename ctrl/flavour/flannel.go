@@ -40,6 +40,9 @@ func Flannel(objs *source.Objects, opt Options) *Desired {
 	if f.Refused {
 		return f.finish()
 	}
+	if f.conf.direct {
+		f.Also = []string{None}
+	}
 	for _, n := range f.nodes {
 		if n == f.own {
 			f.local(n)
@@ -106,7 +109,7 @@ func (f *flannel) local(n *corev1.Node) {
 
 // backendData is the annotation in exactly flannel's form.
 func (f *flannel) backendData(mac packet.MAC) string {
-	if f.conf.encap != encapVXLAN {
+	if f.conf.encap != VXLAN {
 		return "null"
 	}
 	return fmt.Sprintf(`{"VNI":%d,"VtepMAC":%q}`, f.conf.vni, mac)
@@ -131,7 +134,7 @@ func (f *flannel) ownAddress(n *corev1.Node, fam flannelFamily) netip.Addr {
 // annotation, else of the one that was published before, else one by rule.
 func (f *flannel) ownMAC(n *corev1.Node, fam flannelFamily) packet.MAC {
 	rule := VTEPMAC(n.Name + fam.macOf)
-	if f.conf.encap != encapVXLAN {
+	if f.conf.encap != VXLAN {
 		return rule
 	}
 	if s, ok := n.Annotations[fam.backend]; ok {
@@ -198,7 +201,7 @@ func (f *flannel) peerFamily(n *corev1.Node, fam flannelFamily, cidr netip.Prefi
 		f.nodeConflict(n, annotationPath(ipKey), "%s", what)
 		return
 	}
-	if f.conf.encap == encapVXLAN {
+	if f.conf.encap == VXLAN {
 		if p.VTEPMAC, what = parseBackend(n.Annotations[fam.backend]); what != "" {
 			f.nodeConflict(n, annotationPath(fam.backend), "%s; until then nothing is sent to %s", what, cidr)
 			return
@@ -212,7 +215,7 @@ func (f *flannel) peerFamily(n *corev1.Node, fam flannelFamily, cidr netip.Prefi
 	p.PodCIDRs = []netip.Prefix{cidr}
 	if _, near := f.onLink(p.PublicIP); near && f.conf.direct {
 		// pkg/backend/vxlan/vxlan_network.go: a plain route, no neighbour, no FDB entry.
-		p.Encap, p.VTEPMAC, p.TunnelIP = encapNone, packet.MAC{}, netip.Addr{}
+		p.Encap, p.VTEPMAC, p.TunnelIP = None, packet.MAC{}, netip.Addr{}
 	}
 	f.Peers = append(f.Peers, p)
 }

@@ -155,7 +155,7 @@ func TestFlannel(t *testing.T) {
 			if c.conf != "" {
 				objs.ConfigMaps = []*corev1.ConfigMap{configMap("kube-flannel", c.conf)}
 			}
-			opt := Options{Node: "me", OnLink: []netip.Prefix{netip.MustParsePrefix("192.168.0.1/24")}}
+			opt := Options{Node: "me", Subnets: []netip.Prefix{netip.MustParsePrefix("192.168.0.1/24")}}
 			check(t, Flannel(objs, opt), c.want)
 			slices.Reverse(c.nodes)
 			check(t, Flannel(objs, opt), c.want)

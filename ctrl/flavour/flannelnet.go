@@ -44,7 +44,7 @@ const (
 )
 
 // flannelBackends are those that Culvert speaks, and what they are here.
-var flannelBackends = map[string]string{"vxlan": encapVXLAN, "host-gw": encapNone, "ipip": encapIPIP}
+var flannelBackends = map[string]string{"vxlan": VXLAN, "host-gw": None, "ipip": IPIP}
 
 // netConf is net-conf.json (pkg/subnet/config.go). JSON keys are matched whatever
 // their case, as flannel does it.
@@ -62,7 +62,7 @@ type netConf struct {
 // readNet reads the ConfigMap. Without one, as under k3s, flannel's defaults are
 // taken. One that cannot be carried out refuses the whole state.
 func (f *flannel) readNet() flannelNet {
-	out := flannelNet{backend: "vxlan", encap: encapVXLAN, vni: flannelVNI, port: flannelPort}
+	out := flannelNet{backend: "vxlan", encap: VXLAN, vni: flannelVNI, port: flannelPort}
 	m := flannelConfigMap(f.objs)
 	if m == nil {
 		return out
@@ -105,7 +105,7 @@ func (f *flannel) readNet() flannelNet {
 		out.port = uint16(b.Port)
 	}
 	if b.MTU != 0 { // the underlay's, see pkg/backend/vxlan/vxlan.go
-		out.mtu = b.MTU - map[string]int{encapVXLAN: 50, encapIPIP: 20}[encap]
+		out.mtu = b.MTU - map[string]int{VXLAN: 50, IPIP: 20}[encap]
 	}
 	if b.GBP {
 		f.conflict(ref, `data["net-conf.json"]`, "Backend.GBP true is not carried: packets' group policies get lost")

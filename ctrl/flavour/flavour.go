@@ -10,6 +10,7 @@ import (
 	"crypto/sha1"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"culvert/ctrl/config"
 	"culvert/ctrl/source"
@@ -19,9 +20,11 @@ import (
 // Desired is what the tables are to say. It is immutable.
 type Desired struct {
 	Mode  string // native, calico or flannel
-	Encap string // vxlan, ipip or none: what most traffic takes; each peer says its own
-	VNI   uint32
-	Port  uint16
+	Encap string // VXLAN, IPIP or None: what most traffic takes; each peer says its own
+	// Also are further encapsulations that peers may send in.
+	Also []string
+	VNI  uint32
+	Port uint16
 	// MTU is the largest packet that the cluster's configuration lets pods send;
 	// 0 if it leaves that to the uplinks.
 	MTU int
@@ -50,6 +53,19 @@ func (d *Desired) Nodes() (n int) {
 	return n
 }
 
+// How a peer's pods are reached, as the configuration says it.
+const (
+	VXLAN = "vxlan"
+	IPIP  = "ipip"
+	None  = "none" // routed, without a tunnel
+)
+
+// Takes reports whether packets of a peer's pods come in that encapsulation.
+func (d *Desired) Takes(encap string) bool {
+	return encap == d.Encap && encap != None || slices.Contains(d.Also, encap) ||
+		slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.Encap == encap })
+}
+
 // Node is this node.
 type Node struct {
 	Name string
@@ -70,9 +86,9 @@ type Node struct {
 	HostIPs []netip.Addr
 	// Pools are those PodCIDRs that pods get addresses of; nil: all of them.
 	Pools []netip.Prefix
-	// WholePools: every address of a pool may be a pod's. Otherwise the first two
-	// and the last are not.
-	WholePools bool
+	// Blocks: the pod CIDRs are Calico's blocks, of which every address may be a
+	// pod's. Otherwise the first two and the last are not, and the first is the node's.
+	Blocks bool
 	// Held are addresses in the pools that are not to be given.
 	Held []Held
 }
@@ -113,6 +129,36 @@ func (n *Node) PodPools() []netip.Prefix {
 	return n.PodCIDRs
 }
 
+// TunnelIPs are the node's addresses in the pods' network: TunnelIP, and of the other
+// family the first address of its first pod CIDR, or what V6 and HostIPs say.
+func (n *Node) TunnelIPs() (all []netip.Addr) {
+	if n.V6 == nil && !n.Blocks {
+		return tunnelIPs(n.TunnelIP, n.PodCIDRs)
+	}
+	all = append(all, n.TunnelIP)
+	if n.V6 != nil {
+		all = append(all, n.V6.TunnelIP)
+	}
+	all = append(all, n.HostIPs...)
+	return slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
+// TunnelIPs are the peer's tunnel addresses, as those of a Node.
+func (p *Peer) TunnelIPs() []netip.Addr { return tunnelIPs(p.TunnelIP, p.PodCIDRs) }
+
+func tunnelIPs(first netip.Addr, cidrs []netip.Prefix) []netip.Addr {
+	if !first.IsValid() {
+		return nil
+	}
+	all := []netip.Addr{first}
+	for _, c := range cidrs {
+		if c.Addr().Is4() != first.Is4() {
+			return append(all, c.Addr())
+		}
+	}
+	return all
+}
+
 // Peer is another node, as far as it is reached in one way. A node some of whose
 // prefixes are carried otherwise than others is several peers with one Name.
 type Peer struct {
@@ -123,7 +169,7 @@ type Peer struct {
 	PodCIDRs []netip.Prefix
 	TunnelIP netip.Addr
 	VTEPMAC  packet.MAC
-	Encap    string // vxlan, ipip or none
+	Encap    string // VXLAN, IPIP or None
 }
 
 // Key names the peer among all.
@@ -156,9 +202,6 @@ func (c Conflict) String() string {
 // Options are what a flavour goes by besides the objects.
 type Options struct {
 	Node string
-	// OnLink are the uplinks' prefixes, with this node's addresses in them: nodes
-	// in one of them are reached without a router.
-	OnLink []netip.Prefix
 	// Kept is what this node published before, as in Desired.Annotations. What the
 	// Node object says goes before it.
 	Kept map[string]string
@@ -172,12 +215,20 @@ type Options struct {
 	Port  uint16
 	// ClusterCIDRs hold every pod CIDR; none: anything goes.
 	ClusterCIDRs []netip.Prefix
+	// CrossSubnet: peers whose address is in one of Subnets, which are those of the
+	// node's own uplinks, are reached without a tunnel.
+	CrossSubnet bool
+	Subnets     []netip.Prefix
 }
 
-// OptionsFrom takes what the configuration says. The default of
+// OptionsFrom takes what the configuration says, and the prefixes of the uplinks'
+// addresses. The default of
 // native.clusterCIDRs binds nobody: only what somebody wrote does.
-func OptionsFrom(c *config.Config) Options {
+func OptionsFrom(c *config.Config, subnets []netip.Prefix) Options {
 	o := Options{Node: c.Node, Encap: c.Native.Encap, VNI: c.VXLAN.VNI, Port: c.VXLAN.Port}
+	if o.CrossSubnet = c.Native.CrossSubnet; o.CrossSubnet {
+		o.Subnets = subnets
+	}
 	if c.ClusterCIDRsGiven() {
 		o.ClusterCIDRs = c.Native.ClusterCIDRs
 	}

@@ -13,13 +13,6 @@ const (
 	ModeCalico  = "calico"
 )
 
-// The encapsulations.
-const (
-	encapVXLAN = "vxlan"
-	encapIPIP  = "ipip"
-	encapNone  = "none"
-)
-
 // Want is the desired state in a mode.
 func Want(mode string, objs *source.Objects, opt Options) *Desired {
 	switch mode {

@@ -102,7 +102,7 @@ func (n *native) peer(node *corev1.Node) {
 	if len(rawCIDRs(node)) == 0 {
 		return
 	}
-	p := Peer{Name: node.Name, PublicIP: n.publicIP(node), VTEPMAC: n.vtepMAC(node), Encap: n.opt.Encap}
+	p := Peer{Name: node.Name, PublicIP: n.publicIP(node), VTEPMAC: n.vtepMAC(node)}
 	if !p.PublicIP.IsValid() {
 		n.conflict(node, "status.addresses", "has no InternalIP, so nothing can be sent to it; add one, or annotate the node with %s", source.AnnotationPublicIP)
 		return
@@ -118,9 +118,22 @@ func (n *native) peer(node *corev1.Node) {
 	if p.PodCIDRs = n.podCIDRs(node); len(p.PodCIDRs) == 0 {
 		return
 	}
+	if p.Encap = n.encap(p.PublicIP); p.Encap == IPIP && p.PublicIP.Is6() {
+		n.conflict(node, "status.addresses", "%s is IPv6, which IPIP has no tunnels over, so this node is left out; "+
+			"give it an IPv4 InternalIP, or set native.encap to vxlan or none", p.PublicIP)
+		return
+	}
 	n.ips[p.PublicIP], n.macs[p.VTEPMAC] = node.Name, node.Name
 	p.TunnelIP = p.PodCIDRs[0].Addr()
 	n.Peers = append(n.Peers, p)
+}
+
+// encap is how a peer is reached.
+func (n *native) encap(peer netip.Addr) string {
+	if n.opt.CrossSubnet && slices.ContainsFunc(n.opt.Subnets, func(s netip.Prefix) bool { return s.Masked().Contains(peer) }) {
+		return None
+	}
+	return n.opt.Encap
 }
 
 // vtepMAC is what the annotation says, else what follows from the name.
@@ -177,6 +190,10 @@ func (n *native) podCIDRs(node *corev1.Node) (out []netip.Prefix) {
 		p, what := source.ParseCIDR(s)
 		if what != "" {
 			n.conflict(node, key, "%s", what)
+			continue
+		}
+		if n.opt.Encap == IPIP && p.Addr().Is6() {
+			n.conflict(node, key, "%s is IPv6, which IPIP does not carry, so it is left out; set native.encap to vxlan or none", p)
 			continue
 		}
 		if !n.inCluster(p) {

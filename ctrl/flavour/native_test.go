@@ -133,11 +133,11 @@ func TestOptionsFromConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := OptionsFrom(c), (Options{Node: "me", Encap: "vxlan", VNI: 7, Port: 8472}); !reflect.DeepEqual(got, want) {
+	if got, want := OptionsFrom(c, nil), (Options{Node: "me", Encap: "vxlan", VNI: 7, Port: 8472}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	c, err = config.Parse("c", []byte("native: {clusterCIDRs: [10.1.0.0/16]}\n"), []string{"NODE_NAME=me"})
-	if err != nil || len(OptionsFrom(c).ClusterCIDRs) != 1 {
+	if err != nil || len(OptionsFrom(c, nil).ClusterCIDRs) != 1 {
 		t.Errorf("clusterCIDRs that were given do not bind: %v", err)
 	}
 }

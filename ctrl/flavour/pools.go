@@ -148,18 +148,30 @@ func (c *calico) allowed(ref source.Ref, obj *source.IPPool, p *Pool) {
 	p.tunnels = here && slices.Contains(uses, "Tunnel")
 }
 
-// clusterEncap is what status says: the pools' that are in use.
+// clusterEncap is what status says, VXLAN before IPIP before none, and what else
+// packets of peers may come in: who is near is decided at the other end for those.
 func (c *calico) clusterEncap() {
-	c.Encap = encapNone
-	var mtus []int
-	for _, v6 := range []bool{true, false} {
-		if c.pools.any(v6, func(p *Pool) bool { return p.IPIP != "" }) {
-			c.Encap, mtus = encapIPIP, append(mtus, c.mtuIPIP)
+	c.Encap = None
+	uses := func(v6 bool, mode func(*Pool) string) bool {
+		return c.pools.any(v6, func(p *Pool) bool { return mode(p) != "" })
+	}
+	vxlan, ipip := func(p *Pool) string { return p.VXLAN }, func(p *Pool) string { return p.IPIP }
+	direct := func(p *Pool) string {
+		if p.VXLAN == "Always" || p.IPIP == "Always" {
+			return ""
 		}
+		return "sometimes"
+	}
+	if uses(false, direct) || uses(true, direct) {
+		c.Also = append(c.Also, None)
+	}
+	var mtus []int
+	if uses(false, ipip) {
+		c.Encap, c.Also, mtus = IPIP, append(c.Also, IPIP), append(mtus, c.mtuIPIP)
 	}
 	for i, v6 := range []bool{false, true} {
-		if c.pools.any(v6, func(p *Pool) bool { return p.VXLAN != "" }) {
-			c.Encap, mtus = encapVXLAN, append(mtus, c.mtus[i])
+		if uses(v6, vxlan) {
+			c.Encap, mtus = VXLAN, append(mtus, c.mtus[i])
 		}
 	}
 	for _, m := range mtus {
@@ -167,4 +179,9 @@ func (c *calico) clusterEncap() {
 			c.MTU = m
 		}
 	}
+}
+
+// VXLANOver6 reports whether a pool's prefixes are carried by VXLAN over IPv6.
+func (d *Desired) VXLANOver6() bool {
+	return slices.ContainsFunc(d.Pools, func(p Pool) bool { return p.VXLAN != "" && p.CIDR.Addr().Is6() })
 }

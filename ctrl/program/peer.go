@@ -2,6 +2,7 @@ package program
 
 import (
 	"fmt"
+	"net/netip"
 
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/underlay"
@@ -10,8 +11,8 @@ import (
 	"culvert/internal/packet"
 )
 
-// wantPeer adds another node: what all its prefixes lead to, the FDB entry of
-// its VTEP, and the neighbour that maps its tunnel address to it. Its routes are
+// wantPeer adds another node: what all its prefixes lead to, and in VXLAN the FDB
+// entry of its VTEP and the neighbour that maps its tunnel address to it. Its routes are
 // there even while the underlay does not reach it: traffic for it must not take
 // a wider route.
 func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
@@ -20,25 +21,25 @@ func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 	for _, c := range peer.PodCIDRs {
 		r.routes[c.Masked()] = route{to, protoCulvert}
 	}
-	if peer.Encap != "vxlan" {
+	if peer.Encap != flavour.VXLAN {
 		return
 	}
 	r.fdb[fdbKey{p.desired.VNI, peer.VTEPMAC}] = fib.FDBEntry{
 		VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent",
 	}
-	if peer.TunnelIP.IsValid() {
-		r.neighbours[neighKey{peer.TunnelIP, vxlanDev}] = fib.Neighbour{
-			Addr: peer.TunnelIP, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
+	for _, ip := range peer.TunnelIPs() {
+		r.neighbours[neighKey{ip, vxlanDev}] = fib.Neighbour{
+			Addr: ip, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
 		}
 	}
 }
 
-// wantWays adds the tunnel to a peer, or a group of tunnels where the underlay
-// has several ways to it, and returns the name. Of several ways those that are
-// not ready are left out. On an error the tunnel is not ready.
+// wantWays adds the tunnel to a peer, or its next hop where there is no tunnel, or a
+// group of them where the underlay has several ways to it, and returns the name. Of
+// several ways those that are not ready are left out. On an error it is not ready.
 func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
 	name := "peer " + peer.Key()
-	tunnel, err := p.tunnel(peer)
+	to, err := p.adjacency(peer)
 	var all []underlay.NextHop
 	if err == nil {
 		all, err = p.underlay.NextHops(peer.PublicIP)
@@ -57,22 +58,30 @@ func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
 	case len(all) > 0:
 		all = all[:1]
 	default:
-		tunnel.Ready = false
-		r.adjacencies[name] = adjacency{Adjacency: tunnel}
+		to.Ready = false
+		r.adjacencies[name] = adjacency{Adjacency: to}
 		return name, err
 	}
 	all = all[:min(len(all), fib.MaxMembers)]
 	if len(all) == 1 {
-		r.adjacencies[name] = adjacency{tunnel, p.wantHop(r, all[0])}
+		r.adjacencies[name] = adjacency{by(to, all[0]), p.wantHop(r, all[0])}
 		return name, err
 	}
 	group := "ways to " + peer.Key()
 	for _, nh := range all {
 		one := fmt.Sprintf("%s via %s dev %s", name, nh.Via, nh.Dev)
-		r.adjacencies[one] = adjacency{tunnel, p.wantHop(r, nh)}
+		r.adjacencies[one] = adjacency{by(to, nh), p.wantHop(r, nh)}
 		r.groups[group] = append(r.groups[group], member{one, uint16(min(max(nh.Weight, 1), fib.MaxWeight))})
 	}
 	return group, err
+}
+
+// by is the adjacency over one of the ways: without a tunnel, Via is its next hop.
+func by(to fib.Adjacency, nh underlay.NextHop) fib.Adjacency {
+	if to.Kind == fib.KindDirect {
+		to.Via = nh.Via
+	}
+	return to
 }
 
 // problem says why a next hop cannot be sent to.
@@ -96,18 +105,21 @@ func (p *Programmer) wantHop(r *rows, nh underlay.NextHop) hopKey {
 	return key
 }
 
-// tunnel is the tunnel to a peer, whatever the way there. On an error it is not
+// adjacency is how a peer is reached, whatever the way there. On an error it is not
 // ready.
-func (p *Programmer) tunnel(peer *flavour.Peer) (fib.Adjacency, error) {
+func (p *Programmer) adjacency(peer *flavour.Peer) (adj fib.Adjacency, err error) {
 	remote := packet.AddrFrom(peer.PublicIP)
-	adj := fib.Adjacency{
-		Kind: fib.KindVXLAN, Via: peer.PublicIP, Peer: remote.Fold(), VNI: p.desired.VNI, MAC: peer.VTEPMAC, MTU: uint16(p.podMTU),
-	}
+	adj = fib.Adjacency{Via: peer.PublicIP, Peer: remote.Fold(), MTU: uint16(p.podMTU)}
 	if p.podMTU == 0 {
 		adj.MTU = 65535 // what the next hop allows
 	}
-	if peer.Encap != "vxlan" {
-		return adj, fmt.Errorf("encapsulation %s is not in this version of culvertd", peer.Encap)
+	switch peer.Encap {
+	case flavour.None:
+		adj.Kind, adj.Via, adj.Remote = fib.KindDirect, netip.Addr{}, peer.PublicIP
+	case flavour.IPIP:
+		adj.Kind = fib.KindIPIP
+	default:
+		adj.Kind, adj.VNI, adj.MAC = fib.KindVXLAN, p.desired.VNI, peer.VTEPMAC
 	}
 	var local flavour.Endpoint
 	if p.desired.Local != nil {
@@ -116,11 +128,17 @@ func (p *Programmer) tunnel(peer *flavour.Peer) (fib.Adjacency, error) {
 	if !local.PublicIP.IsValid() {
 		return adj, fmt.Errorf("this node has no address in the cluster yet, or none of the family of %s", peer.PublicIP)
 	}
-	var err error
-	adj.Rewrite, err = encap.VXLAN(encap.VXLANParams{
-		Src: packet.AddrFrom(local.PublicIP), Dst: remote,
-		DstPort: p.desired.Port, VNI: p.desired.VNI, InnerSrc: local.VTEPMAC, InnerDst: peer.VTEPMAC,
-	})
+	own := packet.AddrFrom(local.PublicIP)
+	switch adj.Kind {
+	case fib.KindDirect:
+		adj.Rewrite = encap.Ethernet(packet.MAC{}, packet.MAC{}, 0) // the MACs are the next hop's part
+	case fib.KindIPIP:
+		adj.Rewrite, err = encap.IPIP(encap.IPIPParams{Src: own, Dst: remote})
+	default:
+		adj.Rewrite, err = encap.VXLAN(encap.VXLANParams{
+			Src: own, Dst: remote, DstPort: p.desired.Port, VNI: p.desired.VNI, InnerSrc: local.VTEPMAC, InnerDst: peer.VTEPMAC,
+		})
+	}
 	adj.Ready = err == nil
 	return adj, err
 }

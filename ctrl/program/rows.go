@@ -99,33 +99,47 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 	if !n.PublicIP.IsValid() {
 		return
 	}
+	for _, ip := range n.TunnelIPs() { // of each family, where there is no better one
+		if inside := family(&r.node.Tunnel4, &r.node.Tunnel6, ip); *inside == (packet.Addr{}) {
+			*inside = packet.AddrFrom(ip)
+		}
+		*family(&r.node.Addr4, &r.node.Addr6, ip) = packet.AddrFrom(ip)
+	}
 	for _, v6 := range []bool{false, true} {
 		e := n.Endpoint(v6)
 		if !e.PublicIP.IsValid() {
 			continue
 		}
 		addr := packet.AddrFrom(e.PublicIP)
-		if v6 {
-			r.node.Addr6 = addr
-		} else {
-			r.node.Addr4 = addr
+		*family(&r.node.Addr4, &r.node.Addr6, e.PublicIP) = addr
+		if p.desired.Takes(flavour.VXLAN) {
+			r.node.VTEPs = append(r.node.VTEPs, fib.LocalVTEP{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: e.VTEPMAC})
 		}
-		r.node.VTEPs = append(r.node.VTEPs, fib.LocalVTEP{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: e.VTEPMAC})
+		if p.desired.Takes(flavour.IPIP) && !v6 {
+			r.node.IPIP = addr
+		}
 	}
+	r.node.Routed = p.desired.Takes(flavour.None)
 	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
 	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {
 		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
 	}
-	own := append([]netip.Addr{n.PublicIP, n.TunnelIP}, n.HostIPs...)
+	own := append(n.TunnelIPs(), n.PublicIP)
 	if n.V6 != nil {
-		own = append(own, n.V6.PublicIP, n.V6.TunnelIP)
+		own = append(own, n.V6.PublicIP)
 	}
 	for _, a := range own {
-		if a.IsValid() {
-			r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
-		}
+		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
 	}
+}
+
+// family is the one of two addresses that is of ip's family.
+func family(v4, v6 *packet.Addr, ip netip.Addr) *packet.Addr {
+	if ip.Is4() {
+		return v4
+	}
+	return v6
 }
 
 func wantPod(r *rows, pod Pod) {

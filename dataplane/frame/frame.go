@@ -32,6 +32,9 @@ const (
 	// SegCWR: the first segment alone has the TCP flag CWR
 	// (VIRTIO_NET_HDR_GSO_ECN of include/uapi/linux/virtio_net.h).
 	SegCWR
+	// SegOuterSum: the outer UDP checksum of a frame with OuterL4 holds the folded
+	// pseudo-header sum, too. Without it there is none.
+	SegOuterSum
 )
 
 // SegKinds are the flags that say what a big frame is cut into.
@@ -186,6 +189,8 @@ const (
 	// OffloadTunnelTCP and OffloadTunnelUDP are such frames in VXLAN: OuterL4 is set.
 	OffloadTunnelTCP
 	OffloadTunnelUDP
+	// OffloadOuterSum is that those in VXLAN may have SegOuterSum.
+	OffloadOuterSum
 )
 
 // tunnelShift makes the Offload in VXLAN of one in no tunnel.
@@ -211,6 +216,9 @@ func (l *Limits) Takes(f *Frame) bool {
 	}
 	if f.OuterL4 != 0 {
 		need <<= tunnelShift
+		if f.Flags&SegOuterSum != 0 {
+			need |= OffloadOuterSum
+		}
 	}
 	return l.Offload&need == need && int(f.Total) <= l.Bytes && 1+len(f.Rest) <= l.Chunks
 }

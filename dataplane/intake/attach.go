@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"culvert/dataplane/frame"
@@ -109,6 +110,17 @@ func (a *Attachment) SetEndpoints(ends []xsk.Endpoint) error {
 	err := a.setEndpoints(ends)
 	a.in.openTunnels()
 	return err
+}
+
+// SetPrefixes makes the programs of all uplinks take what is for addresses in them,
+// too, whatever it is.
+func (a *Attachment) SetPrefixes(prefixes []netip.Prefix) error {
+	a.in.mu.Lock()
+	defer a.in.mu.Unlock()
+	if !a.uplink || a.link == nil {
+		return fmt.Errorf("intake: setting the prefixes of %s: it is no attached uplink", a.name)
+	}
+	return a.in.prefixes.Set(prefixes)
 }
 
 // setEndpoints is SetEndpoints with a.in.mu held.

@@ -49,7 +49,9 @@ type Intake struct {
 	mu      sync.Mutex
 	taken   map[*Attachment]struct{}
 	tunnels *tunnelPorts
-	closed  bool
+	// prefixes are those of the pods, for all uplinks.
+	prefixes *xsk.Prefixes
+	closed   bool
 }
 
 // New makes an intake with the near ends of its veths in the network namespace of
@@ -95,6 +97,7 @@ func (in *Intake) open(cfg *Config) (err error) {
 	if in.coll, err = load(cfg.Workers, in.veths[0], in.veths[1], cfg.Pools[0].ChunkSize()); err != nil {
 		return fmt.Errorf("loading the programs: %w: Culvert needs Linux 6.6 or later and CAP_BPF with CAP_NET_ADMIN", err)
 	}
+	in.prefixes = xsk.NewPrefixes(in.coll)
 	if err := in.attachTCX(intakeProgToBulk, in.veths[0]); err != nil {
 		return err
 	}

@@ -46,6 +46,12 @@ type intakePort struct {
 	Reserved [5]uint32
 }
 
+type intakePrefix struct {
+	_      structs.HostLayout
+	Length uint32
+	Addr   [16]uint8
+}
+
 type intakeShare struct {
 	_    structs.HostLayout
 	Used struct {
@@ -64,6 +70,7 @@ const (
 	intakeMapCounters     = "counters"
 	intakeMapEndpoints    = "endpoints"
 	intakeMapPorts        = "ports"
+	intakeMapPrefixes     = "prefixes"
 	intakeMapShares       = "shares"
 	intakeMapSockets      = "sockets"
 	intakeProgCountBig    = "count_big"
@@ -74,6 +81,7 @@ const (
 	intakeProgTurnBack    = "turn_back"
 	intakeVarBulkIfindex  = "bulk_ifindex"
 	intakeVarChunkRoom    = "chunk_room"
+	intakeVarRouted       = "routed"
 	intakeVarSmallIfindex = "small_ifindex"
 	intakeVarWorkers      = "workers"
 )
@@ -135,6 +143,7 @@ type intakeMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
+	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
@@ -145,6 +154,7 @@ type intakeMapSpecs struct {
 type intakeVariableSpecs struct {
 	BulkIfindex  *ebpf.VariableSpec `ebpf:"bulk_ifindex"`
 	ChunkRoom    *ebpf.VariableSpec `ebpf:"chunk_room"`
+	Routed       *ebpf.VariableSpec `ebpf:"routed"`
 	SmallIfindex *ebpf.VariableSpec `ebpf:"small_ifindex"`
 	Workers      *ebpf.VariableSpec `ebpf:"workers"`
 }
@@ -172,6 +182,7 @@ type intakeMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Ports     *ebpf.Map `ebpf:"ports"`
+	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Shares    *ebpf.Map `ebpf:"shares"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
@@ -181,6 +192,7 @@ func (m *intakeMaps) Close() error {
 		m.Counters,
 		m.Endpoints,
 		m.Ports,
+		m.Prefixes,
 		m.Shares,
 		m.Sockets,
 	)
@@ -192,6 +204,7 @@ func (m *intakeMaps) Close() error {
 type intakeVariables struct {
 	BulkIfindex  *ebpf.Variable `ebpf:"bulk_ifindex"`
 	ChunkRoom    *ebpf.Variable `ebpf:"chunk_room"`
+	Routed       *ebpf.Variable `ebpf:"routed"`
 	SmallIfindex *ebpf.Variable `ebpf:"small_ifindex"`
 	Workers      *ebpf.Variable `ebpf:"workers"`
 }

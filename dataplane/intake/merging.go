@@ -134,7 +134,9 @@ func (in *Intake) openTunnels() {
 	ports := make(map[tunnelPort]bool)
 	for a := range in.taken {
 		for _, e := range a.ends {
-			ports[tunnelPortOf(e)] = true
+			if e.Port != 0 { // IPIP is merged without (net/ipv4/af_inet.c, ipip_gro_receive)
+				ports[tunnelPortOf(e)] = true
+			}
 		}
 	}
 	in.tunnels.set(ports)

@@ -22,7 +22,7 @@ const (
 	offTSOECN = 0x08
 	offUSO4   = 0x20
 	offUSO6   = 0x40
-	offTunnel = 0x80 // since 6.17
+	offTunnel = 0x80 | 0x100 // with and without outer checksum, since 6.17
 
 	offTCP = offCsum | offTSO4 | offTSO6 | offTSOECN
 	offUDP = offUSO4 | offUSO6 // since 6.2, together only

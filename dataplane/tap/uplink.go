@@ -44,7 +44,7 @@ type Uplink struct {
 
 // uplinkLimits are those of every Uplink: what VXLAN's outer IP packet may hold.
 var uplinkLimits = frame.Limits{
-	Offload: frame.OffloadTunnelTCP | frame.OffloadTunnelUDP,
+	Offload: frame.OffloadTunnelTCP | frame.OffloadTunnelUDP | frame.OffloadOuterSum,
 	Chunks:  frame.MaxChunks, Bytes: maxBytes, TxOnly: true,
 }
 
@@ -140,29 +140,31 @@ func redirect(from, to int) (link.Link, error) {
 // Limits say which frames Send takes.
 func (u *Uplink) Limits() frame.Limits { return uplinkLimits }
 
-// Send sends f, whose outer UDP checksum must be 0 if it is in VXLAN. The kernel has
+// Send sends f, whose outer UDP checksum, if it is in VXLAN, must be partial with
+// frame.SegOuterSum and 0 without. The kernel has
 // copied it when Send returns: the chunks remain the caller's, whatever the
 // result. That the NIC is down or gone does not show here: the program's redirect
 // then drops the frame, and the kernel's links tell.
 func (u *Uplink) Send(f *frame.Frame) mixed.Result {
-	if !sendable(&uplinkLimits, f) || u.summed(f) {
+	if !sendable(&uplinkLimits, f) || u.missummed(f) {
 		return mixed.Refused
 	}
 	return u.tx.write(u.pool, f)
 }
 
-// summed reports whether f has an outer UDP checksum, which would be wrong on all
-// of its segments: the kernel is told of none (SKB_GSO_UDP_TUNNEL_CSUM).
-func (u *Uplink) summed(f *frame.Frame) bool {
+// missummed reports whether f has an outer UDP checksum of which the kernel is not
+// told (SKB_GSO_UDP_TUNNEL_CSUM), or none where it is: it would be wrong on all
+// segments.
+func (u *Uplink) missummed(f *frame.Frame) bool {
 	if f.OuterL4 == 0 || f.SegSize == 0 {
-		return false
+		return f.Flags&frame.SegOuterSum != 0
 	}
 	const check = 6 // struct udphdr
 	if uint32(f.OuterL4)+check+2 > f.Len {
 		return true // no such header: refused all the same
 	}
 	sum := u.pool.Bytes(f.Addr+uint64(f.OuterL4)+check, 2)
-	return sum[0]|sum[1] != 0
+	return sum[0]|sum[1] != 0 != (f.Flags&frame.SegOuterSum != 0)
 }
 
 // Close removes the TAP. Closing twice is harmless.

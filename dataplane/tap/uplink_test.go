@@ -311,9 +311,11 @@ func (b *bigFrame) segments() int {
 	return (len(b.payload) + int(b.meta.SegSize) - 1) / int(b.meta.SegSize)
 }
 
-// TestTunnelOverIPv6: with outer UDP checksums of 0, for a receiver that takes them.
+// TestTunnelOverIPv6: with outer UDP checksums of 0, for a receiver that takes them,
+// and with right ones, whole and cut.
 func TestTunnelOverIPv6(t *testing.T) {
 	w := newWire(t)
+	w.node.MustPing(t, "fd01::2")
 	var vx6 int
 	w.far.Do(t, func() { vx6 = packetSocket(t, "vx6", true) })
 	defer unix.Close(vx6)
@@ -324,6 +326,29 @@ func TestTunnelOverIPv6(t *testing.T) {
 	}
 	if _, got := next(t, vx6, vnet.Len, isInner); !bytes.Equal(got, b.data[70:]) {
 		t.Errorf("%d other bytes arrived than were sent: %d", len(got), len(b.data)-70)
+	}
+	// The field of a GSO packet is the sum of the pseudo-header, not inverted.
+	seed := pkttest.Sum16(b.data[22:54], uint32(len(b.data)-54+17))
+	binary.BigEndian.PutUint16(b.data[60:], seed)
+	b.meta.Flags |= frame.SegOuterSum
+	if r := w.send(b); r != mixed.Sent {
+		t.Fatalf("sent with result %d", r)
+	}
+	if _, got := next(t, vx6, vnet.Len, isInner); !bytes.Equal(got, b.data[70:]) {
+		t.Errorf("with a checksum %d other bytes arrived than were sent: %d", len(got), len(b.data)-70)
+	}
+	w.segmentation("off")
+	if r := w.send(b); r != mixed.Sent {
+		t.Fatalf("sent with result %d", r)
+	}
+	var payload []byte
+	for range b.segments() {
+		_, raw := next(t, w.outer, 0, func(f []byte) bool { return isOuter(f) && len(f) <= 1514 }) // not what came whole
+		inner := pkttest.CheckVXLAN(t, raw, pkttest.VNI(wireVNI), pkttest.OuterPorts(40000, 4790)) // the outer checksum is right
+		payload = append(payload, inner[b.hdr:]...)
+	}
+	if !bytes.Equal(payload, b.payload) {
+		t.Errorf("%d other bytes arrived in segments than were sent: %d", len(payload), len(b.payload))
 	}
 }
 
@@ -354,6 +379,10 @@ func TestUplinkRefuses(t *testing.T) {
 	summed.data[41] = 1
 	if r := w.send(&summed); r != mixed.Refused {
 		t.Errorf("with an outer checksum: result %d", r)
+	}
+	summed.data[41], summed.meta.Flags = 0, b.meta.Flags|frame.SegOuterSum
+	if r := w.send(&summed); r != mixed.Refused {
+		t.Errorf("without the outer checksum that it shall have: result %d", r)
 	}
 	for name, change := range map[string]func(*frame.Frame){
 		"checksum before the inner header": func(f *frame.Frame) { f.CsumStart = 60 },

@@ -31,6 +31,7 @@ const EtherLen = 14
 // Flags and GSO types of the header.
 const (
 	needsCsum = 1
+	outerCsum = 8 // VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM
 
 	gsoNone   = 0
 	gsoTCP4   = 1
@@ -78,6 +79,9 @@ func Put(h []byte, f *frame.Frame) {
 	ne.PutUint16(h[offSegSize:], f.SegSize)
 	h[offType] = gsoType(f.Flags)
 	if f.OuterL4 != 0 {
+		if f.Flags&frame.SegOuterSum != 0 {
+			h[offFlags] |= outerCsum
+		}
 		h[offType] |= gsoTunnel
 		if f.OuterL4 >= outerUDP6 {
 			h[offType] ^= gsoTunnel | gsoTunl6

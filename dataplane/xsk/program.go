@@ -33,7 +33,8 @@ const (
 // chains. docs/performance.md has the measurements.
 const DefaultPodMode = ModeGeneric
 
-// Endpoint is a UDP destination whose datagrams an uplink's program takes.
+// Endpoint is a UDP destination whose datagrams an uplink's program takes, or with
+// port 0 an IPv4 address whose IPIP packets it takes.
 type Endpoint struct {
 	Addr netip.Addr
 	Port uint16
@@ -51,6 +52,7 @@ type Attachment struct {
 	sockets   *ebpf.Map
 	endpoints *ebpf.Map // nil on a pod
 	ends      []Endpoint
+	prefixes  *Prefixes // nil on a pod
 }
 
 // AttachUplink puts the program that takes only datagrams to ends, and leaves
@@ -117,7 +119,9 @@ func attach(l netlink.Link, name string, mode Mode, order []Mode, program string
 		if err == nil {
 			a := &Attachment{name: name, mode: m, link: at, sockets: coll.DetachMap(steerMapSockets)}
 			if program == steerProgSteerUplink {
+				a.prefixes = NewPrefixes(coll)
 				a.endpoints = coll.DetachMap(steerMapEndpoints)
+				coll.DetachMap(steerMapPrefixes)
 			}
 			return a, nil
 		}
@@ -143,6 +147,7 @@ func load(program string, queues int) (*ebpf.Collection, error) {
 	spec.Maps[steerMapSockets].MaxEntries = uint32(queues)
 	if program != steerProgSteerUplink {
 		delete(spec.Maps, steerMapEndpoints)
+		delete(spec.Maps, steerMapPrefixes)
 	}
 	return ebpf.NewCollection(spec)
 }
@@ -211,6 +216,17 @@ func (a *Attachment) SetEndpoints(ends []Endpoint) error {
 	return nil
 }
 
+// SetPrefixes makes an uplink's program take what is for addresses in them, too,
+// whatever it is.
+func (a *Attachment) SetPrefixes(prefixes []netip.Prefix) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.prefixes == nil {
+		return fmt.Errorf("xsk: %s: a pod's program takes everything and has no prefixes", a.name)
+	}
+	return a.prefixes.Set(prefixes)
+}
+
 // endpointKey is struct target of bpf/tunnel.h.
 func endpointKey(e Endpoint) steerTarget {
 	var port [2]byte
@@ -229,7 +245,7 @@ func (a *Attachment) Close() error {
 	errs := []error{a.link.Close(), a.sockets.Close()}
 	a.link = nil
 	if a.endpoints != nil {
-		errs = append(errs, a.endpoints.Close())
+		errs = append(errs, a.endpoints.Close(), a.prefixes.set.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("xsk: detaching from %s: %w", a.name, err)

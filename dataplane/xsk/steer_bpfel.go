@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type steerPrefix struct {
+	_      structs.HostLayout
+	Length uint32
+	Addr   [16]uint8
+}
+
 type steerTarget struct {
 	_    structs.HostLayout
 	Addr [16]uint8
@@ -25,9 +31,11 @@ type steerTarget struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	steerMapEndpoints    = "endpoints"
+	steerMapPrefixes     = "prefixes"
 	steerMapSockets      = "sockets"
 	steerProgSteerPod    = "steer_pod"
 	steerProgSteerUplink = "steer_uplink"
+	steerVarRouted       = "routed"
 )
 
 // loadSteer returns the embedded CollectionSpec for steer.
@@ -81,6 +89,7 @@ type steerProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerMapSpecs struct {
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
@@ -88,6 +97,7 @@ type steerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerVariableSpecs struct {
+	Routed *ebpf.VariableSpec `ebpf:"routed"`
 }
 
 // steerObjects contains all objects after they have been loaded into the kernel.
@@ -111,12 +121,14 @@ func (o *steerObjects) Close() error {
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerMaps struct {
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
 func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Endpoints,
+		m.Prefixes,
 		m.Sockets,
 	)
 }
@@ -125,6 +137,7 @@ func (m *steerMaps) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerVariables struct {
+	Routed *ebpf.Variable `ebpf:"routed"`
 }
 
 // steerPrograms contains all programs after they have been loaded into the kernel.

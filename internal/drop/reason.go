@@ -43,11 +43,13 @@ const (
 	VXLANLoop
 	TunnelUnknownPeer
 	TunnelECN
+	OuterChecksum
 
 	// Forwarding decision.
 	SpoofedMAC
 	SpoofedSource
 	TunnelSourceMismatch
+	RoutedSource
 	NoRoute
 	Blackhole
 	Reject
@@ -133,8 +135,11 @@ var texts = [Count]text{
 	TunnelUnknownPeer: {"tunnel_unknown_peer", "the outer source is not a known node", "the node object is missing or has another InternalIP; see 'culvert peer'"},
 	TunnelECN:         {"tunnel_ecn", "outer CE on an inner packet that cannot carry ECN (RFC 6040 4.2)", "a congested router marked a tunnel whose inner traffic is not ECN-capable"},
 
+	OuterChecksum: {"outer_checksum", "the outer UDP checksum over IPv6 is missing or wrong (RFC 8200 8.1)", "the peer sends without (udp6zerocsumtx), which Linux refuses as well, or a link corrupts packets"},
+
 	SpoofedMAC:           {"spoofed_mac", "the source MAC is not the pod's", "the pod changed its MAC; only the address the CNI gave may send"},
 	SpoofedSource:        {"spoofed_source", "the source address is not the pod's", "the pod sends from an address that the CNI did not give it"},
+	RoutedSource: {"routed_source", "a packet came without a tunnel from an address that is no peer's reached without one", "the peer encapsulates differently (native.encap, native.crossSubnet, an IP pool), or the address is spoofed; see 'culvert route get ADDRESS'"},
 	TunnelSourceMismatch: {"tunnel_source_mismatch", "the inner source does not belong to the peer that sent the tunnel packet", "pod CIDRs of two nodes overlap, or an inner address is spoofed"},
 	NoRoute:              {"no_route", "no route matches the destination", "see 'culvert route get ADDRESS'"},
 	Blackhole:            {"blackhole", "the route is a blackhole", "no pod has this address of the node's own range"},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func inside(name string, f func() error) error {
 func listen(t *testing.T, ns string) (l net.Listener, port int) {
 	t.Helper()
 	err := inside(ns, func() (err error) {
-		l, err = net.Listen("tcp4", ":0")
+		l, err = net.Listen("tcp", ":0")
 		return err
 	})
 	if err != nil {
@@ -43,7 +44,7 @@ func listen(t *testing.T, ns string) (l net.Listener, port int) {
 // dial connects from a namespace.
 func dial(ns, addr string) (c net.Conn, err error) {
 	err = inside(ns, func() (err error) {
-		c, err = net.DialTimeout("tcp4", addr, 10*time.Second)
+		c, err = net.DialTimeout("tcp", addr, 10*time.Second)
 		return err
 	})
 	return c, err
@@ -76,7 +77,7 @@ func transfer(t *testing.T, from, to, addr string, conns int, size int64) {
 	})
 	for range conns {
 		g.Go(func() error {
-			err := send(from, fmt.Sprintf("%s:%d", addr, port), size)
+			err := send(from, net.JoinHostPort(addr, strconv.Itoa(port)), size)
 			if err != nil {
 				l.Close() // the other end need not wait for this one
 			}
@@ -119,7 +120,7 @@ func echoUDP(t *testing.T, from, to, addr string, sizes ...int) {
 	var server, client net.PacketConn
 	for ns, conn := range map[string]*net.PacketConn{to: &server, from: &client} {
 		if err := inside(ns, func() (err error) {
-			*conn, err = net.ListenPacket("udp4", ":0")
+			*conn, err = net.ListenPacket("udp", ":0")
 			return err
 		}); err != nil {
 			t.Fatal(err)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -76,10 +78,19 @@ func (l *Lab) manifests() string {
 		if n.Kind != Culvert {
 			fmt.Fprintf(&b, "  annotations:\n    culvert.dev/vtep-mac: %q\n", n.VTEPMAC)
 		}
-		fmt.Fprintf(&b, "spec:\n  podCIDR: %s\n  podCIDRs: [%s]\n", n.PodCIDR, n.PodCIDR)
-		fmt.Fprintf(&b, "status:\n  addresses:\n  - {type: InternalIP, address: %s}\n  - {type: Hostname, address: %s}\n", n.Addr, n.Name)
+		fmt.Fprintf(&b, "spec:\n  podCIDR: %q\n  podCIDRs: [%s]\n", n.PodCIDR, list(n.PodCIDRs))
+		fmt.Fprintf(&b, "status:\n  addresses:\n  - {type: InternalIP, address: %q}\n  - {type: Hostname, address: %s}\n", n.Addr, n.Name)
 	}
 	return b.String()
+}
+
+// list is a YAML list of prefixes, without its brackets.
+func list(prefixes []netip.Prefix) string {
+	var out []string
+	for _, p := range prefixes {
+		out = append(out, strconv.Quote(p.String()))
+	}
+	return strings.Join(out, ", ")
 }
 
 // agentConfig is culvertd's configuration on a node.
@@ -92,7 +103,7 @@ native: {encap: vxlan, clusterCIDRs: [%s]}
 vxlan: {vni: %d, port: %d}
 socket: %s
 stateDir: %s
-%s`, n.Name, l.ManifestDir(), uplink, l.Cluster, l.VNI, l.Port, n.Socket, filepath.Join(dir, "state"), l.config)
+%s`, n.Name, l.ManifestDir(), uplink, list(l.Clusters), l.VNI, l.Port, n.Socket, filepath.Join(dir, "state"), l.config)
 }
 
 // startAgent starts culvertd in the node's namespace. It lives on when this

@@ -100,18 +100,31 @@ func (d *demo) pairs() (pairs [][2]*Pod) {
 
 // topology draws who is where.
 func (d *demo) topology() {
-	d.section(fmt.Sprintf("Lab %s: VXLAN %d over UDP port %d", d.lab.Name, d.lab.VNI, d.lab.Port))
+	over := "IPv4"
+	if d.lab.underlay6() {
+		over = "IPv6"
+	}
+	d.section(fmt.Sprintf("Lab %s: VXLAN %d over UDP port %d, %s", d.lab.Name, d.lab.VNI, d.lab.Port, over))
 	for _, n := range d.lab.Nodes {
 		runs := map[Kind]string{Culvert: "culvertd", Flannel: "kernel VXLAN, as Flannel sets it up", Calico: "kernel VXLAN, as Calico sets it up"}[n.Kind]
-		d.printf("  %s  %-15s pods %-15s %s\n", n.Name, n.Addr, n.PodCIDR, runs)
+		d.printf("  %s  %-15s pods %-15s %s\n", n.Name, n.Addr, joined(n.PodCIDRs), runs)
 		for i, p := range n.Pods {
 			branch := "├──"
 			if i == len(n.Pods)-1 {
 				branch = "└──"
 			}
-			d.printf("   %s pod %-4s %s\n", branch, p.Name, p.Addr)
+			d.printf("   %s pod %-4s %s\n", branch, p.Name, joined(p.Addrs))
 		}
 	}
+}
+
+// joined are addresses or prefixes in a row.
+func joined[T fmt.Stringer](list []T) string {
+	var out []string
+	for _, v := range list {
+		out = append(out, v.String())
+	}
+	return strings.Join(out, ", ")
 }
 
 // route is "a1 → b1" and where that goes.
@@ -124,7 +137,10 @@ func (d *demo) route(p [2]*Pod) string {
 }
 
 func (d *demo) pings(ctx context.Context, pairs [][2]*Pod) {
-	largest := d.lab.MTU - podMTUOverhead - 28
+	largest := d.lab.PodMTU() - 28
+	if pairs == nil || pairs[0][0].Addr.Is6() {
+		largest = d.lab.PodMTU() - 48
+	}
 	d.section(fmt.Sprintf("Ping, don't-fragment set; %d bytes of data is the most that fits", largest))
 	d.printf("  %-29s %8s %8s\n", "", "56 B", fmt.Sprint(largest, " B"))
 	for _, p := range pairs {
@@ -197,16 +213,19 @@ func (d *demo) traceroutes(ctx context.Context, pairs [][2]*Pod) {
 // whose says who has an address of the lab.
 func (l *Lab) whose(a netip.Addr) string {
 	for _, n := range l.Nodes {
-		switch a {
-		case n.Addr:
+		if a == n.Addr {
 			return n.Name
-		case n.PodCIDR.Addr():
-			return n.Name + ", tunnel address"
-		case n.PodCIDR.Addr().Next():
-			return n.Name + ", pods' gateway"
+		}
+		for _, c := range n.PodCIDRs {
+			switch a {
+			case c.Addr():
+				return n.Name + ", tunnel address"
+			case c.Addr().Next():
+				return n.Name + ", pods' gateway"
+			}
 		}
 		for _, p := range n.Pods {
-			if p.Addr == a {
+			if slices.Contains(p.Addrs, a) {
 				return "pod " + p.Name
 			}
 		}

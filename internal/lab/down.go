@@ -39,6 +39,9 @@ func (l *Lab) Down() error {
 			errs = append(errs, err)
 		}
 	}
+	for i, mac := range l.NICs {
+		errs = append(errs, giveNICBack(l.Nodes[i].Netns, mac))
+	}
 	names, err := filepath.Glob(netnsPath(l.Name + "-*"))
 	errs = append(errs, err)
 	for _, path := range names {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -48,7 +49,7 @@ func (l *Lab) buildTunnel(n *Node) error {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr, attrs.MTU = fmt.Sprint("flannel.", l.VNI), mac, l.MTU-podMTUOverhead
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = fmt.Sprint("flannel.", l.VNI), mac, l.PodMTU()
 	if n.Kind == Calico {
 		attrs.Name = "vxlan.calico"
 	}
@@ -60,8 +61,10 @@ func (l *Lab) buildTunnel(n *Node) error {
 	if err := setUp(attrs.Name); err != nil {
 		return err
 	}
-	if err := netlink.AddrAdd(vxlan, &netlink.Addr{IPNet: hostNet(n.PodCIDR.Addr())}); err != nil {
-		return fmt.Errorf("tunnel address: %w", err)
+	for _, c := range n.PodCIDRs {
+		if err := netlink.AddrAdd(vxlan, address(host(c.Addr()))); err != nil {
+			return fmt.Errorf("tunnel address: %w", err)
+		}
 	}
 	for _, peer := range l.Nodes {
 		if peer == n {
@@ -79,16 +82,18 @@ func addPeer(dev int, peer *Node) error {
 	if err != nil {
 		return err
 	}
-	tunnelAddr := peer.PodCIDR.Addr()
-	if err := netlink.NeighSet(&netlink.Neigh{LinkIndex: dev, State: netlink.NUD_PERMANENT, IP: tunnelAddr.AsSlice(), HardwareAddr: mac}); err != nil {
-		return fmt.Errorf("neighbour: %w", err)
-	}
 	if err := netlink.NeighAppend(&netlink.Neigh{LinkIndex: dev, State: netlink.NUD_PERMANENT, Family: unix.AF_BRIDGE,
 		Flags: netlink.NTF_SELF, IP: peer.Addr.AsSlice(), HardwareAddr: mac}); err != nil {
 		return fmt.Errorf("FDB: %w", err)
 	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: dev, Dst: ipNet(peer.PodCIDR), Gw: tunnelAddr.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}); err != nil {
-		return fmt.Errorf("route: %w", err)
+	for _, c := range peer.PodCIDRs {
+		tunnelAddr := c.Addr().AsSlice()
+		if err := netlink.NeighSet(&netlink.Neigh{LinkIndex: dev, State: netlink.NUD_PERMANENT, IP: tunnelAddr, HardwareAddr: mac}); err != nil {
+			return fmt.Errorf("neighbour: %w", err)
+		}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: dev, Dst: ipNet(c), Gw: tunnelAddr, Flags: int(netlink.FLAG_ONLINK)}); err != nil {
+			return fmt.Errorf("route: %w", err)
+		}
 	}
 	return nil
 }
@@ -96,24 +101,23 @@ func addPeer(dev int, peer *Node) error {
 // addFlannelPod attaches a pod as Flannel's delegate, the bridge plugin, does:
 // a veth into the bridge cni0, which is the pods' gateway.
 func (l *Lab) addFlannelPod(n *Node, p *Pod) error {
-	gateway := n.PodCIDR.Addr().Next()
 	hostName := "veth-" + p.Name
-	if err := joinVeth(n.Netns, hostName, p.Netns, "eth0", l.MTU-podMTUOverhead); err != nil {
+	if err := joinVeth(n.Netns, hostName, p.Netns, "eth0", l.PodMTU()); err != nil {
 		return err
 	}
 	err := enter(n.Netns, func() error {
 		br, err := netlink.LinkByName("cni0")
 		if err != nil {
 			attrs := netlink.NewLinkAttrs()
-			attrs.Name, attrs.MTU = "cni0", l.MTU-podMTUOverhead
+			attrs.Name, attrs.MTU = "cni0", l.PodMTU()
 			br = &netlink.Bridge{LinkAttrs: attrs}
 			if err := netlink.LinkAdd(br); err != nil {
 				return fmt.Errorf("bridge: %w", err)
 			}
-			prefix := ipNet(n.PodCIDR)
-			prefix.IP = gateway.AsSlice()
-			if err := netlink.AddrAdd(br, &netlink.Addr{IPNet: prefix}); err != nil {
-				return fmt.Errorf("gateway address: %w", err)
+			for _, c := range n.PodCIDRs {
+				if err := netlink.AddrAdd(br, address(netip.PrefixFrom(c.Addr().Next(), c.Bits()))); err != nil {
+					return fmt.Errorf("gateway address: %w", err)
+				}
 			}
 			if err := netlink.LinkSetUp(br); err != nil {
 				return err
@@ -133,20 +137,24 @@ func (l *Lab) addFlannelPod(n *Node, p *Pod) error {
 		if err != nil {
 			return err
 		}
-		prefix := ipNet(n.PodCIDR)
-		prefix.IP = p.Addr.AsSlice()
-		if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: prefix}); err != nil {
-			return err
+		for i, c := range n.PodCIDRs {
+			if err := netlink.AddrAdd(eth0, address(netip.PrefixFrom(p.Addrs[i], c.Bits()))); err != nil {
+				return err
+			}
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: c.Addr().Next().AsSlice()}); err != nil {
+				return err
+			}
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice()})
+		return nil
 	})
 }
 
 // addCalicoPod attaches a pod as Calico's plugin does: a routed veth whose
-// host end answers ARP for 169.254.1.1.
+// host end answers ARP for 169.254.1.1 and has the link-local address that is
+// the gateway of IPv6.
 func (l *Lab) addCalicoPod(n *Node, p *Pod) error {
 	hostName := podlink.HostName("cali", Namespace, p.Name, "")
-	if err := joinVeth(n.Netns, hostName, p.Netns, "eth0", l.MTU-podMTUOverhead); err != nil {
+	if err := joinVeth(n.Netns, hostName, p.Netns, "eth0", l.PodMTU()); err != nil {
 		return err
 	}
 	err := enter(n.Netns, func() error {
@@ -165,7 +173,15 @@ func (l *Lab) addCalicoPod(n *Node, p *Pod) error {
 				return err
 			}
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(p.Addr), Scope: netlink.SCOPE_LINK})
+		if err := netlink.AddrReplace(link, address(netip.PrefixFrom(podlink.Gateway6, 64))); err != nil {
+			return err
+		}
+		for _, a := range p.Addrs {
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(a), Scope: netlink.SCOPE_LINK}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -176,12 +192,21 @@ func (l *Lab) addCalicoPod(n *Node, p *Pod) error {
 			return err
 		}
 		index := eth0.Attrs().Index
-		if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: hostNet(p.Addr)}); err != nil {
-			return err
+		for _, a := range p.Addrs {
+			if err := netlink.AddrAdd(eth0, address(host(a))); err != nil {
+				return err
+			}
+			gateway := podlink.Gateway6
+			if a.Is4() {
+				gateway = podlink.Gateway4
+				if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: hostNet(gateway), Scope: netlink.SCOPE_LINK}); err != nil {
+					return err
+				}
+			}
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice()}); err != nil {
+				return err
+			}
 		}
-		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: hostNet(podlink.Gateway4), Scope: netlink.SCOPE_LINK}); err != nil {
-			return err
-		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: index, Gw: podlink.Gateway4.AsSlice()})
+		return nil
 	})
 }

@@ -38,6 +38,19 @@ const (
 // Kinds are the values of Options.Peer, for help and completion.
 var Kinds = []Kind{Culvert, Flannel, Calico}
 
+// Family is what addresses there are.
+type Family string
+
+// The families of pods; an underlay has one of the first two.
+const (
+	IPv4 Family = "4"
+	IPv6 Family = "6"
+	Dual Family = "dual"
+)
+
+// Families are the values of Options.Family, for help and completion.
+var Families = []Family{IPv4, IPv6, Dual}
+
 // Options shape a lab. The zero value is two Culvert nodes with two pods each.
 type Options struct {
 	Nodes  int  // 1 to 26; 0 = 2
@@ -45,9 +58,16 @@ type Options struct {
 	Peer   Kind // what the last node of several is; empty = Culvert
 	Bridge bool // join even two nodes by a bridge
 	MTU    int  // of the underlay; 0 = 1500
+	// Family is what addresses pods have, Underlay what addresses nodes have;
+	// empty = IPv4. An underlay is of one family.
+	Family, Underlay Family
 	// Interfaces are what the pods of a Culvert node have, in turn: "veth" or
 	// "tap"; none = veth.
 	Interfaces []string
+	// NICs are the hardware addresses of devices of the caller's namespace, one
+	// for each node. The nodes have them in place of veths, and Down gives them
+	// back; who joins them is the caller's business.
+	NICs []string
 
 	// BinDir holds culvertd, culvert-cni and culvert; empty = the directory
 	// of the running program.
@@ -57,21 +77,25 @@ type Options struct {
 	// Progress is told what is being done, a line each; nil = nobody.
 	Progress io.Writer
 
-	kinds []Kind // of every node, for tests
+	// NodeKinds says what every node is, in place of Nodes and Peer: for tests.
+	NodeKinds []Kind
 }
 
 // Lab is what was built. Its fields are for reading; they are kept as JSON.
 type Lab struct {
-	Name    string       `json:"name"`
-	Dir     string       `json:"dir"` // configuration, state, logs
-	BinDir  string       `json:"binDir"`
-	Created time.Time    `json:"created"`
-	MTU     int          `json:"mtu"` // of the underlay
-	VNI     uint32       `json:"vni"`
-	Port    uint16       `json:"port"`
-	Bridge  string       `json:"bridge,omitempty"` // namespace of the bridge
-	Cluster netip.Prefix `json:"cluster"`
-	Nodes   []*Node      `json:"nodes"`
+	Name    string    `json:"name"`
+	Dir     string    `json:"dir"` // configuration, state, logs
+	BinDir  string    `json:"binDir"`
+	Created time.Time `json:"created"`
+	MTU     int       `json:"mtu"` // of the underlay
+	VNI     uint32    `json:"vni"`
+	Port    uint16    `json:"port"`
+	Bridge  string    `json:"bridge,omitempty"` // namespace of the bridge
+	NICs    []string  `json:"nics,omitempty"`   // Options.NICs
+	Nodes   []*Node   `json:"nodes"`
+
+	// Clusters are the pods' networks, one of each family that pods have.
+	Clusters []netip.Prefix `json:"clusters"`
 
 	progress io.Writer
 	config   string
@@ -81,11 +105,14 @@ type Lab struct {
 type Node struct {
 	Name    string       `json:"name"`
 	Kind    Kind         `json:"kind"`
-	Netns   string       `json:"netns"` // name under /run/netns
-	Addr    netip.Addr   `json:"addr"`  // on the underlay
-	PodCIDR netip.Prefix `json:"podCIDR"`
+	Netns   string       `json:"netns"`   // name under /run/netns
+	Addr    netip.Addr   `json:"addr"`    // on the underlay
+	PodCIDR netip.Prefix `json:"podCIDR"` // the first of PodCIDRs
 	VTEPMAC string       `json:"vtepMAC"`
 	Pods    []*Pod       `json:"pods"`
+
+	// PodCIDRs are one of each family that pods have, IPv4 first.
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 
 	// Of Culvert nodes: the agent's files and process.
 	Socket    string `json:"socket,omitempty"`
@@ -103,7 +130,20 @@ type Pod struct {
 	Netns       string     `json:"netns"` // name under /run/netns
 	ContainerID string     `json:"containerID"`
 	Interface   string     `json:"interface,omitempty"` // veth or tap, of pods of Culvert nodes
-	Addr        netip.Addr `json:"addr"`
+	Addr        netip.Addr `json:"addr"`                // the first of Addrs
+
+	// Addrs are one of each family of the lab's pods, IPv4 first.
+	Addrs []netip.Addr `json:"addrs"`
+}
+
+// Addr6 is the pod's IPv6 address; invalid if it has none.
+func (p *Pod) Addr6() netip.Addr {
+	for _, a := range p.Addrs {
+		if a.Is6() {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // Namespace is the Kubernetes namespace of the pods.

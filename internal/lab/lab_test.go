@@ -69,7 +69,14 @@ func TestPlan(t *testing.T) {
 		}
 		seen[p.Netns], seen[p.Addr.String()] = true, true
 	}
-	for _, bad := range []Options{{Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}} {
+	if l, err = plan(Options{Family: Dual, Underlay: IPv6, BinDir: "/x"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.Nodes[1]; n.Addr.String() != "fd50::2" || joined(n.PodCIDRs) != "10.244.2.0/24, fd44:0:0:2::/64" ||
+		joined(n.Pods[0].Addrs) != "10.244.2.2, fd44:0:0:2::2" || n.Pods[0].Addr6() != n.Pods[0].Addrs[1] || l.PodMTU() != 1430 {
+		t.Errorf("%+v", n)
+	}
+	for _, bad := range []Options{{Family: "5"}, {Underlay: Dual}, {Family: IPv6, MTU: 1300}, {Nodes: 27}, {Nodes: -1}, {Pods: 101}, {MTU: 100}, {Peer: "x"}, {Nodes: 1, Peer: Calico}, {NICs: []string{"02:00:00:00:00:01"}}} {
 		if _, err := plan(bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
@@ -84,8 +91,11 @@ func TestPlan(t *testing.T) {
 // what the demo does works, and what differs with Culvert is Culvert.
 func TestKernelLabs(t *testing.T) {
 	for name, o := range map[string]Options{
-		"flannel": {kinds: []Kind{Flannel, Flannel}},
-		"calico":  {kinds: []Kind{Calico, Calico, Calico}},
+		"flannel": {NodeKinds: []Kind{Flannel, Flannel}},
+		"calico":  {NodeKinds: []Kind{Calico, Calico, Calico}},
+		// Over IPv6, and IPv6 in it.
+		"flannel 6": {NodeKinds: []Kind{Flannel, Flannel}, Family: Dual, Underlay: IPv6},
+		"calico 6":  {NodeKinds: []Kind{Calico, Calico}, Family: IPv6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := up(t, o)
@@ -105,9 +115,21 @@ func TestKernelLabs(t *testing.T) {
 					t.Errorf("%q is missing in\n%s", want, out.String())
 				}
 			}
-			tooBig, err := Ping(t.Context(), l.Nodes[0].Pods[0], last.Pods[0].Addr, 1423, 1)
-			if err != nil || tooBig.Received != 0 {
-				t.Errorf("a ping of 1423 bytes: %+v, %v", tooBig, err)
+			for _, addr := range last.Pods[0].Addrs {
+				most := l.PodMTU() - 28
+				if addr.Is6() {
+					most = l.PodMTU() - 48
+				}
+				// The first packets resolve neighbours, and are no part of the test.
+				if _, err := Ping(t.Context(), l.Nodes[0].Pods[0], addr, 56, 3); err != nil {
+					t.Error(err)
+				}
+				for size, want := range map[int]int{most: 1, most + 1: 0} {
+					got, err := Ping(t.Context(), l.Nodes[0].Pods[0], addr, size, 1)
+					if err != nil || got.Received != want {
+						t.Errorf("a ping of %d bytes to %s: %+v, %v; want %d", size, addr, got, err, want)
+					}
+				}
 			}
 		})
 	}
@@ -117,7 +139,7 @@ func TestUpUndoesItself(t *testing.T) {
 	before, _ := filepath.Glob(netnsPath("cvl-*"))
 	ctx, cancel := context.WithCancel(t.Context())
 	progress := &cancelOn{"kernel nodes", cancel}
-	if l, err := Up(ctx, Options{kinds: []Kind{Flannel, Flannel}, Progress: progress}); !errors.Is(err, context.Canceled) || l != nil {
+	if l, err := Up(ctx, Options{NodeKinds: []Kind{Flannel, Flannel}, Progress: progress}); !errors.Is(err, context.Canceled) || l != nil {
 		t.Errorf("lab %v, error %v", l, err)
 		if l != nil {
 			_ = l.Down()

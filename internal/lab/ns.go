@@ -44,7 +44,11 @@ func newNetns(name string, node bool) error {
 			err = netlink.LinkSetUp(lo)
 		}
 		if err == nil && node {
-			err = os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+			err = errors.Join(os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
+				os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0),
+				// Link-local addresses are usable at once, as they are on a node that
+				// has been up for more than two seconds.
+				os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0))
 		}
 		if err != nil {
 			return fmt.Errorf("namespace %s: %w", name, err)

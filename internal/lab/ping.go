@@ -26,12 +26,12 @@ type PingResult struct {
 // bit from a pod to an address, one after the other. Missing answers are in
 // the result, not an error.
 func Ping(ctx context.Context, from *Pod, to netip.Addr, size, count int) (r PingResult, err error) {
-	fd, err := rawICMP(from)
+	c, err := openICMP(from, to)
 	if err != nil {
 		return r, err
 	}
-	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO); err != nil {
+	defer unix.Close(c.fd)
+	if err := unix.SetsockoptInt(c.fd, c.level, c.discover, unix.IP_PMTUDISC_DO); err != nil {
 		return r, fmt.Errorf("ping: %w", err)
 	}
 	var sum time.Duration
@@ -39,7 +39,7 @@ func Ping(ctx context.Context, from *Pod, to netip.Addr, size, count int) (r Pin
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
-		rtt, ok, err := pingOnce(fd, to, size)
+		rtt, ok, err := pingOnce(c, to, size)
 		if err != nil {
 			return r, err
 		}
@@ -59,17 +59,41 @@ func Ping(ctx context.Context, from *Pod, to netip.Addr, size, count int) (r Pin
 	return r, nil
 }
 
-// rawICMP opens a raw ICMP socket in a pod. It stays there whichever thread
-// uses it.
-func rawICMP(p *Pod) (fd int, err error) {
-	err = enter(p.Netns, func() error {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+// icmp is a raw ICMP or ICMPv6 socket, and what the family's numbers are.
+type icmp struct {
+	fd                        int
+	v6                        bool
+	level, discover, hopLimit int   // of setsockopt
+	request, reply            byte  // types of echo
+	unreachable, port         uint8 // type and code of "port unreachable"
+}
+
+// openICMP opens a socket in a pod for messages about an address. It stays there
+// whichever thread uses it.
+func openICMP(p *Pod, to netip.Addr) (*icmp, error) {
+	c := &icmp{level: unix.IPPROTO_IP, discover: unix.IP_MTU_DISCOVER, hopLimit: unix.IP_TTL, request: 8, unreachable: 3, port: 3}
+	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
+	if to.Is6() {
+		c = &icmp{v6: true, level: unix.IPPROTO_IPV6, discover: unix.IPV6_MTU_DISCOVER, hopLimit: unix.IPV6_UNICAST_HOPS,
+			request: 128, reply: 129, unreachable: 1, port: 4}
+		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	err := enter(p.Netns, func() (err error) {
+		c.fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
 		return err
 	})
 	if err != nil {
-		return -1, fmt.Errorf("ICMP socket in pod %s: %w", p.Name, err)
+		return nil, fmt.Errorf("ICMP socket in pod %s: %w", p.Name, err)
 	}
-	return fd, nil
+	return c, nil
+}
+
+// sockaddr is an address and port for the kernel.
+func sockaddr(to netip.Addr, port int) unix.Sockaddr {
+	if to.Is6() {
+		return &unix.SockaddrInet6{Port: port, Addr: to.As16()}
+	}
+	return &unix.SockaddrInet4{Port: port, Addr: to.As4()}
 }
 
 // echoSeq numbers the requests of this process, so that no late reply is taken
@@ -78,18 +102,20 @@ func rawICMP(p *Pod) (fd int, err error) {
 var echoSeq atomic.Uint32
 
 // pingOnce sends one request and waits for its reply.
-func pingOnce(fd int, to netip.Addr, size int) (rtt time.Duration, ok bool, err error) {
+func pingOnce(c *icmp, to netip.Addr, size int) (rtt time.Duration, ok bool, err error) {
 	id, seq := uint16(os.Getpid()), uint16(echoSeq.Add(1))
 	req := make([]byte, 8+size)
-	req[0] = 8 // echo request
+	req[0] = c.request
 	binary.BigEndian.PutUint16(req[4:], id)
 	binary.BigEndian.PutUint16(req[6:], seq)
 	for i := range size {
 		req[8+i] = byte(i)
 	}
-	binary.BigEndian.PutUint16(req[2:], checksum(req))
+	if !c.v6 { // the kernel sums ICMPv6 itself
+		binary.BigEndian.PutUint16(req[2:], checksum(req))
+	}
 	start := time.Now()
-	err = unix.Sendto(fd, req, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	err = unix.Sendto(c.fd, req, 0, sockaddr(to, 0))
 	if errors.Is(err, unix.EMSGSIZE) {
 		return 0, false, nil // larger than the path's MTU: no answer can come
 	}
@@ -98,41 +124,47 @@ func pingOnce(fd int, to netip.Addr, size int) (rtt time.Duration, ok bool, err 
 	}
 	end := start.Add(replyTimeout)
 	for {
-		msg, _, err := receiveICMP(fd, end)
+		msg, _, err := c.receive(end)
 		if err != nil || msg == nil {
 			return 0, false, err
 		}
-		if msg[0] == 0 && len(msg) == len(req) && binary.BigEndian.Uint16(msg[4:]) == id && binary.BigEndian.Uint16(msg[6:]) == seq {
+		if msg[0] == c.reply && len(msg) == len(req) && binary.BigEndian.Uint16(msg[4:]) == id && binary.BigEndian.Uint16(msg[6:]) == seq {
 			return time.Since(start), true, nil
 		}
 	}
 }
 
-// receiveICMP waits for the next ICMP message until end; nil when none came.
-func receiveICMP(fd int, end time.Time) (msg []byte, from netip.Addr, err error) {
+// receive waits for the next ICMP message until end; nil when none came.
+func (c *icmp) receive(end time.Time) (msg []byte, from netip.Addr, err error) {
 	buf := make([]byte, 65536)
 	for {
 		left := time.Until(end)
 		if left <= 0 {
 			return nil, netip.Addr{}, nil
 		}
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
 		if _, err := unix.Poll(poll, int(left/time.Millisecond)+1); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, netip.Addr{}, fmt.Errorf("waiting for ICMP: %w", err)
 		}
-		n, sa, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		n, sa, err := unix.Recvfrom(c.fd, buf, unix.MSG_DONTWAIT)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return nil, netip.Addr{}, fmt.Errorf("receiving ICMP: %w", err)
 		}
-		header := int(buf[0]&0xf) * 4
+		header := 0 // an ICMPv6 socket gives none (RFC 3542 3)
+		if !c.v6 {
+			header = int(buf[0]&0xf) * 4
+		}
 		if n < header+8 {
 			continue
 		}
-		if v4, ok := sa.(*unix.SockaddrInet4); ok {
-			from = netip.AddrFrom4(v4.Addr)
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			from = netip.AddrFrom4(sa.Addr)
+		case *unix.SockaddrInet6:
+			from = netip.AddrFrom16(sa.Addr)
 		}
 		return buf[header:n], from, nil
 	}

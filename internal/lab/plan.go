@@ -16,12 +16,36 @@ import (
 // The addresses of a lab. Its namespaces are cut off from everything, so that
 // they can be the same in every lab.
 var (
-	underlayNet = netip.MustParsePrefix("192.168.50.0/24")
-	clusterNet  = netip.MustParsePrefix("10.244.0.0/16")
+	underlayNet  = netip.MustParsePrefix("192.168.50.0/24")
+	underlayNet6 = netip.MustParsePrefix("fd50::/64")
+	clusterNet   = netip.MustParsePrefix("10.244.0.0/16")
+	clusterNet6  = netip.MustParsePrefix("fd44::/48")
 )
 
-// podMTUOverhead is what VXLAN over IPv4 adds to an IP packet.
-const podMTUOverhead = 50
+// What VXLAN adds to an IP packet.
+const (
+	overhead4 = 50 // over IPv4
+	overhead6 = 70 // over IPv6
+)
+
+// PodMTU is the MTU of the lab's pods.
+func (l *Lab) PodMTU() int {
+	if l.underlay6() {
+		return l.MTU - overhead6
+	}
+	return l.MTU - overhead4
+}
+
+// underlay6 reports whether the nodes' addresses are IPv6.
+func (l *Lab) underlay6() bool { return l.Nodes[0].Addr.Is6() }
+
+// underlay is the nodes' network.
+func (l *Lab) underlay() netip.Prefix {
+	if l.underlay6() {
+		return underlayNet6
+	}
+	return underlayNet
+}
 
 // What a lab can be.
 const (
@@ -29,6 +53,7 @@ const (
 	MaxPods  = 100
 	MinMTU   = 576
 	MaxMTU   = 9000
+	minMTU6  = 1280 // of a link with IPv6 (RFC 8200 5)
 )
 
 // complete puts the defaults in place of what is not set.
@@ -44,6 +69,12 @@ func (o Options) complete() Options {
 	}
 	if o.Peer == "" {
 		o.Peer = Culvert
+	}
+	if o.Family == "" {
+		o.Family = IPv4
+	}
+	if o.Underlay == "" {
+		o.Underlay = IPv4
 	}
 	if len(o.Interfaces) == 0 {
 		o.Interfaces = []string{"veth"}
@@ -63,8 +94,17 @@ func (o Options) Check() error {
 		return fmt.Errorf("an underlay with MTU %d: %d to %d is possible", o.MTU, MinMTU, MaxMTU)
 	case !slices.Contains(Kinds, o.Peer):
 		return fmt.Errorf("a peer of kind %q: one of %v is possible", o.Peer, Kinds)
+	case !slices.Contains(Families, o.Family):
+		return fmt.Errorf("pods of family %q: one of %v is possible", o.Family, Families)
+	case o.Underlay != IPv4 && o.Underlay != IPv6:
+		return fmt.Errorf("an underlay of family %q: 4 and 6 are possible", o.Underlay)
+	case o.Family != IPv4 && o.MTU-o.overhead() < minMTU6:
+		return fmt.Errorf("pods with IPv6 over an underlay with MTU %d: they need %d", o.MTU, minMTU6+o.overhead())
 	case o.Peer != Culvert && o.Nodes < 2:
 		return fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
+	}
+	if n := len(o.NICs); n != 0 && (n != o.Nodes || o.Bridge) {
+		return fmt.Errorf("%d NICs: each of the %d nodes has one, and no bridge joins them", n, o.Nodes)
 	}
 	for _, i := range o.Interfaces {
 		if i != "veth" && i != "tap" {
@@ -72,6 +112,14 @@ func (o Options) Check() error {
 		}
 	}
 	return nil
+}
+
+// overhead is what the tunnel adds to an IP packet.
+func (o *Options) overhead() int {
+	if o.Underlay == IPv6 {
+		return overhead6
+	}
+	return overhead4
 }
 
 // plan lays out a lab without building anything.
@@ -86,9 +134,15 @@ func plan(o Options) (*Lab, error) {
 	}
 	l := &Lab{
 		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
-		VNI: 4096, Port: 4789, Cluster: clusterNet, progress: o.Progress, config: o.Config,
+		VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
 	}
-	kinds := o.kinds
+	if o.Family != IPv6 {
+		l.Clusters = append(l.Clusters, clusterNet)
+	}
+	if o.Family != IPv4 {
+		l.Clusters = append(l.Clusters, clusterNet6)
+	}
+	kinds := o.NodeKinds
 	if kinds == nil {
 		kinds = slices.Repeat([]Kind{Culvert}, o.Nodes)
 		kinds[o.Nodes-1] = o.Peer
@@ -96,7 +150,7 @@ func plan(o Options) (*Lab, error) {
 	if slices.Contains(kinds, Flannel) {
 		l.VNI, l.Port = 1, 8472 // flannel's defaults
 	}
-	if o.Bridge || len(kinds) > 2 {
+	if o.Bridge || len(kinds) > 2 && o.NICs == nil {
 		l.Bridge = l.Name + "-net"
 	}
 	for i, kind := range kinds {
@@ -110,21 +164,42 @@ func (l *Lab) planNode(i int, kind Kind, o Options) *Node {
 	name := "node-" + letter
 	n := &Node{
 		Name: name, Kind: kind, Netns: l.Name + "-" + name, Addr: nth(underlayNet.Addr(), i+1),
-		PodCIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24),
 		VTEPMAC: vtepMAC(name),
 	}
+	if o.Underlay == IPv6 {
+		n.Addr = nth(underlayNet6.Addr(), i+1)
+	}
+	for _, c := range l.Clusters {
+		n.PodCIDRs = append(n.PodCIDRs, podCIDR(c, byte(i+1)))
+	}
+	n.PodCIDR = n.PodCIDRs[0]
 	for p := range o.Pods {
 		pod := &Pod{
 			Name: fmt.Sprint(letter, p+1), Node: name, Netns: fmt.Sprint(l.Name, "-", letter, p+1),
 			ContainerID: fmt.Sprint(l.Name, "-", letter, p+1, "-", randomHex(8)),
-			Addr:        nth(n.PodCIDR.Addr(), p+2), // of Culvert's pods the plugin says it
 		}
+		for _, c := range n.PodCIDRs { // of Culvert's pods the plugin says it
+			pod.Addrs = append(pod.Addrs, nth(c.Addr(), p+2))
+		}
+		pod.Addr = pod.Addrs[0]
 		if kind == Culvert {
 			pod.Interface = o.Interfaces[p%len(o.Interfaces)]
 		}
 		n.Pods = append(n.Pods, pod)
 	}
 	return n
+}
+
+// podCIDR is the part of a cluster's network that a node has.
+func podCIDR(cluster netip.Prefix, node byte) netip.Prefix {
+	if cluster.Addr().Is4() {
+		a := cluster.Addr().As4()
+		a[2] = node
+		return netip.PrefixFrom(netip.AddrFrom4(a), 24)
+	}
+	a := cluster.Addr().As16()
+	a[7] = node
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
 // vtepMAC is the rule of the native mode: 66 and five bytes of SHA-1(name).

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,7 +45,12 @@ func (l *Lab) addPod(ctx context.Context, n *Node, p *Pod) error {
 	if err := json.Unmarshal(out, &result); err != nil || len(result.IPs) == 0 {
 		return fmt.Errorf("the result of culvert-cni has no address: %.200s", out)
 	}
-	p.Addr = result.IPs[0].Address.Addr()
+	p.Addrs = nil
+	for _, ip := range result.IPs {
+		p.Addrs = append(p.Addrs, ip.Address.Addr())
+	}
+	slices.SortStableFunc(p.Addrs, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
+	p.Addr = p.Addrs[0]
 	return nil
 }
 

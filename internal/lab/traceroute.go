@@ -29,14 +29,18 @@ type Hop struct {
 // Traceroute sends UDP probes with rising TTL from a pod to an address. It
 // ends with the destination's answer or after maxHops.
 func Traceroute(ctx context.Context, from *Pod, to netip.Addr) (hops []Hop, err error) {
-	icmp, err := rawICMP(from)
+	c, err := openICMP(from, to)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(icmp)
+	defer unix.Close(c.fd)
+	family := unix.AF_INET
+	if c.v6 {
+		family = unix.AF_INET6
+	}
 	var udp int
 	err = enter(from.Netns, func() error {
-		udp, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		udp, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
@@ -47,7 +51,7 @@ func Traceroute(ctx context.Context, from *Pod, to netip.Addr) (hops []Hop, err 
 		if err := ctx.Err(); err != nil {
 			return hops, err
 		}
-		hop, err := probe(udp, icmp, to, ttl)
+		hop, err := probe(udp, c, to, ttl)
 		if err != nil {
 			return hops, err
 		}
@@ -60,31 +64,40 @@ func Traceroute(ctx context.Context, from *Pod, to netip.Addr) (hops []Hop, err 
 }
 
 // probe sends one datagram and waits for the ICMP error that cites it.
-func probe(udp, icmp int, to netip.Addr, ttl int) (Hop, error) {
+func probe(udp int, c *icmp, to netip.Addr, ttl int) (Hop, error) {
 	hop := Hop{TTL: ttl}
-	if err := unix.SetsockoptInt(udp, unix.IPPROTO_IP, unix.IP_TTL, ttl); err != nil {
+	if err := unix.SetsockoptInt(udp, c.level, c.hopLimit, ttl); err != nil {
 		return hop, fmt.Errorf("traceroute: %w", err)
 	}
 	port := tracePort + ttl
 	start := time.Now()
-	err := unix.Sendto(udp, make([]byte, 32), 0, &unix.SockaddrInet4{Port: port, Addr: to.As4()})
+	err := unix.Sendto(udp, make([]byte, 32), 0, sockaddr(to, port))
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EHOSTUNREACH) {
-		err = unix.Sendto(udp, make([]byte, 32), 0, &unix.SockaddrInet4{Port: port, Addr: to.As4()})
+		err = unix.Sendto(udp, make([]byte, 32), 0, sockaddr(to, port))
 	}
 	if err != nil {
 		return hop, fmt.Errorf("traceroute to %s: %w", to, err)
 	}
 	for end := start.Add(replyTimeout); ; {
-		msg, from, err := receiveICMP(icmp, end)
+		msg, from, err := c.receive(end)
 		if err != nil || msg == nil {
 			return hop, err
 		}
 		kind, code, cited := msg[0], msg[1], msg[8:]
-		if len(cited) < 28 || int(binary.BigEndian.Uint16(cited[int(cited[0]&0xf)*4+2:])) != port {
+		if !c.cites(cited, port) {
 			continue // about something else
 		}
 		hop.Addr, hop.RTT = from, time.Since(start)
-		hop.Final = kind == 3 && code == 3
+		hop.Final = kind == c.unreachable && code == c.port
 		return hop, nil
 	}
+}
+
+// cites reports whether an error is about a datagram to that port.
+func (c *icmp) cites(cited []byte, port int) bool {
+	header := 40
+	if !c.v6 && len(cited) > 0 {
+		header = int(cited[0]&0xf) * 4
+	}
+	return len(cited) >= header+8 && int(binary.BigEndian.Uint16(cited[header+2:])) == port
 }

@@ -29,7 +29,7 @@ func (r *TransferResult) Intact() bool { return r.Sent == r.Received }
 func (r *TransferResult) Rate() float64 { return float64(r.Bytes) * 8 / r.Took.Seconds() / 1e9 }
 
 // Transfer sends random data over TCP from one pod to another, with default
-// socket options, and hashes it at both ends. The receiver answers with its
+// socket options, over the first family that both have, and hashes it at both ends. The receiver answers with its
 // hash, so that the time is that of all data having arrived.
 func Transfer(ctx context.Context, from, to *Pod, bytes int64) (*TransferResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
@@ -75,7 +75,7 @@ func randomData() io.Reader {
 // listen opens a TCP listener in a pod, on a port of the kernel's choice.
 func listen(p *Pod) (l *net.TCPListener, err error) {
 	err = enter(p.Netns, func() error {
-		l, err = net.ListenTCP("tcp4", &net.TCPAddr{IP: p.Addr.AsSlice()})
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: p.Addr.AsSlice()})
 		return err
 	})
 	if err != nil {
@@ -87,7 +87,7 @@ func listen(p *Pod) (l *net.TCPListener, err error) {
 // dial connects from a pod. The socket is made on the thread that is there.
 func dial(ctx context.Context, p *Pod, to netip.Addr, port int) (c *net.TCPConn, err error) {
 	err = enter(p.Netns, func() error {
-		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp4", netip.AddrPortFrom(to, uint16(port)).String())
+		conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", netip.AddrPortFrom(to, uint16(port)).String())
 		if err == nil {
 			c = conn.(*net.TCPConn)
 		}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // uplink is the name of every node's NIC.
@@ -30,6 +31,12 @@ func (l *Lab) buildUnderlay(ctx context.Context) error {
 		}
 	}
 	switch {
+	case l.NICs != nil:
+		for i, n := range l.Nodes {
+			if err := takeNIC(n.Netns, l.NICs[i], l.MTU); err != nil {
+				return fmt.Errorf("uplink of %s: %w", n.Name, err)
+			}
+		}
 	case l.Bridge != "":
 		if err := l.buildBridge(); err != nil {
 			return fmt.Errorf("underlay bridge: %w", err)
@@ -44,17 +51,20 @@ func (l *Lab) buildUnderlay(ctx context.Context) error {
 		}
 	}
 	for _, n := range l.Nodes {
-		if err := configure(n.Netns, uplink, netip.PrefixFrom(n.Addr, underlayNet.Bits())); err != nil {
+		if err := configure(n.Netns, uplink, netip.PrefixFrom(n.Addr, l.underlay().Bits())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// gateway is the nodes' default gateway. Nobody has the address; but nodes
-// have a default route, and Linux answers a pod's ARP for 169.254.1.1 (proxy
-// ARP) only when it has a route there.
-var gateway = netip.MustParseAddr("192.168.50.254")
+// gateway4 and gateway6 are the nodes' default gateways. Nobody has these
+// addresses; but nodes have a default route, and Linux answers a pod's ARP for
+// 169.254.1.1 (proxy ARP) only when it has a route there.
+var (
+	gateway4 = netip.MustParseAddr("192.168.50.254")
+	gateway6 = netip.MustParseAddr("fd50::fe")
+)
 
 // buildBridge makes the bridge's namespace and a port for every node.
 func (l *Lab) buildBridge() error {
@@ -135,10 +145,17 @@ func configure(netnsName, dev string, addr netip.Prefix) error {
 	return enter(netnsName, func() error {
 		link, err := netlink.LinkByName(dev)
 		if err == nil {
-			err = netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(addr)})
+			err = netlink.AddrAdd(link, address(addr))
 		}
 		if err == nil {
-			err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice()})
+			route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway4.AsSlice()}
+			if addr.Addr().Is6() { // of IPv4 there is no gateway, but a route
+				route.Gw, route.Scope, route.Dst = nil, netlink.SCOPE_LINK, anywhere4
+			}
+			err = netlink.RouteAdd(route)
+		}
+		if err == nil && addr.Addr().Is6() {
+			err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway6.AsSlice()})
 		}
 		if err != nil {
 			return fmt.Errorf("address %s on %s of %s: %w", addr, dev, netnsName, err)
@@ -147,8 +164,24 @@ func configure(netnsName, dev string, addr netip.Prefix) error {
 	})
 }
 
+// anywhere4 is the IPv4 default route's destination.
+var anywhere4 = &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+
+// address is an address of a device, an IPv6 one without duplicate address
+// detection: usable at once.
+func address(p netip.Prefix) *netlink.Addr {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
+}
+
+// host is an address alone: /32 or /128.
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func hostNet(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
+func hostNet(a netip.Addr) *net.IPNet { return ipNet(host(a)) }

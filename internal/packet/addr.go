@@ -42,6 +42,10 @@ func (a *Addr) Is4() bool {
 // IsZero reports whether a is ::, no address.
 func (a *Addr) IsZero() bool { return *a == Addr{} }
 
+// IsLinkLocal reports whether a is an IPv6 link-local address, fe80::/10 (RFC 4291
+// 2.5.6).
+func (a *Addr) IsLinkLocal() bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
+
 // V4 is the big-endian value of an IPv4 address.
 func (a *Addr) V4() uint32 { return binary.BigEndian.Uint32(a[12:]) }
 

@@ -1,6 +1,9 @@
 package packet
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // UDP is a view of a UDP header, 8 bytes (RFC 768).
 //
@@ -97,22 +100,55 @@ func (h TCP) Check() uint16 { return binary.BigEndian.Uint16(h[tcpCheck:]) }
 // MSSOption is the maximum segment size option of a SYN (RFC 9293 3.7.1). h
 // must hold HeaderLen bytes.
 func (h TCP) MSSOption() (mss uint16, ok bool) {
-	opts := h[TCPLen:h.HeaderLen()]
-	for len(opts) >= 2 {
-		switch kind, n := opts[0], int(opts[1]); {
+	at := h.mssAt()
+	if at == 0 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(h[at:]), true
+}
+
+// ClampMSS lowers the maximum segment size option to most if it is larger, and
+// returns what it is then; ok is false if there is none. The checksum follows
+// (RFC 1624), but for a partial one, which does not cover the options yet. h must
+// hold HeaderLen bytes.
+func (h TCP) ClampMSS(most uint16, partial bool) (mss uint16, ok bool) {
+	at := h.mssAt()
+	if at == 0 {
+		return 0, false
+	}
+	if mss = binary.BigEndian.Uint16(h[at:]); mss <= most {
+		return mss, true
+	}
+	binary.BigEndian.PutUint16(h[at:], most)
+	if !partial {
+		if at%2 != 0 { // behind one no-operation: the value lies across two words
+			mss, most = bits.ReverseBytes16(mss), bits.ReverseBytes16(most)
+		}
+		check := UpdateSum(binary.BigEndian.Uint16(h[tcpCheck:]), mss, most)
+		binary.BigEndian.PutUint16(h[tcpCheck:], check)
+	}
+	return binary.BigEndian.Uint16(h[at:]), true
+}
+
+// mssAt is where the value of the maximum segment size option lies, 0 if there is
+// none.
+func (h TCP) mssAt() int {
+	end := h.HeaderLen()
+	for at := TCPLen; at+2 <= end; {
+		switch kind, n := h[at], int(h[at+1]); {
 		case kind == 0: // end of options
-			return 0, false
+			return 0
 		case kind == 1: // no operation
-			opts = opts[1:]
-		case n < 2 || n > len(opts):
-			return 0, false
+			at++
+		case n < 2 || at+n > end:
+			return 0
 		case kind == 2 && n == 4:
-			return binary.BigEndian.Uint16(opts[2:]), true
+			return at + 2
 		default:
-			opts = opts[n:]
+			at += n
 		}
 	}
-	return 0, false
+	return 0
 }
 
 // SCTP is a view of the SCTP common header, 12 bytes (RFC 9260 3.1).

@@ -218,14 +218,16 @@ int take_pod(struct __sk_buff *skb)
 	return move(skb);
 }
 
-/* ours reports whether the frame is a datagram to one of the uplink's endpoints.
- * The kernel has moved a first VLAN tag out of the bytes. */
+/* ours reports whether the frame is a tunnel packet to one of the uplink's endpoints, or
+ * for a pod. The kernel has moved a first VLAN tag out of the bytes. */
 static __always_inline int ours(struct __sk_buff *skb)
 {
 	struct endpoint end = {.ifindex = skb->ifindex};
 
-	return target_of((void *)(long)skb->data, (void *)(long)skb->data_end, 1, &end.to) &&
-	       bpf_map_lookup_elem(&endpoints, &end);
+	if (target_of((void *)(long)skb->data, (void *)(long)skb->data_end, 1, &end.to) &&
+	    bpf_map_lookup_elem(&endpoints, &end))
+		return 1;
+	return for_pods(&end.to);
 }
 
 /* HEADERS is how far the headers reach that ours reads, options included. Of a

@@ -1,9 +1,9 @@
 /* The XDP programs that hand frames to AF_XDP sockets.
  *
- * steer_uplink takes from a NIC only what is ours: UDP datagrams whose outer
- * destination address and port are in the map "endpoints". Everything else,
- * fragments included, goes to the kernel, so that the node stays reachable
- * whatever becomes of Culvert. steer_pod takes everything from a pod's veth.
+ * steer_uplink takes from a NIC only what is ours: UDP datagrams and IPIP packets whose
+ * outer destination is in the map "endpoints", and what is for an address in the
+ * map "prefixes". Everything else, fragments of tunnel packets included, goes to the
+ * kernel, so that the node stays reachable whatever becomes of Culvert. steer_pod takes everything from a pod's veth.
  *
  * Both look for the socket of the frame's receive queue in the map "sockets".
  * When there is none (the process died, or is not ready), the NIC's frames go
@@ -35,9 +35,9 @@ int steer_uplink(struct xdp_md *ctx)
 {
 	struct target to = {};
 
-	if (!target_of((void *)(long)ctx->data, (void *)(long)ctx->data_end, 2, &to))
-		return XDP_PASS;
-	if (!bpf_map_lookup_elem(&endpoints, &to))
+	int known = target_of((void *)(long)ctx->data, (void *)(long)ctx->data_end, 2, &to);
+
+	if (!(known && bpf_map_lookup_elem(&endpoints, &to)) && !for_pods(&to))
 		return XDP_PASS;
 	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 }
