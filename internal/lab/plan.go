@@ -41,6 +41,9 @@ func (l *Lab) underlay6() bool { return l.Nodes[0].Addr.Is6() }
 
 // underlay is the nodes' network.
 func (l *Lab) underlay() netip.Prefix {
+	if l.cluster != nil {
+		return l.cluster.Underlay
+	}
 	if l.underlay6() {
 		return underlayNet6
 	}
@@ -135,6 +138,10 @@ func plan(o Options) (*Lab, error) {
 	l := &Lab{
 		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
 		VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
+	}
+	if o.Cluster != nil {
+		l.planCluster(o.Cluster, o)
+		return l, nil
 	}
 	if o.Family != IPv6 {
 		l.Clusters = append(l.Clusters, clusterNet)
