@@ -106,6 +106,8 @@ func (w *worker) checkOrigin(rec *record) drop.Reason {
 		if !in.hasAddr(&rec.info.Key.Src) {
 			return drop.SpoofedSource
 		}
+	case rec.popped == 0:
+		return checkRouted(w.snap, rec)
 	case !w.snap.IsPeer(rec.peer):
 		return drop.TunnelUnknownPeer
 	}

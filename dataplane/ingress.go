@@ -229,7 +229,7 @@ func (w *worker) ingressRouted(f *frame.Frame, rec *record) {
 	if f.Flags&frame.CsumPartial != 0 {
 		w.settlePartial(f, &rec.info)
 	}
-	rec.tos = rec.info.TOS
+	rec.tos, rec.peer = rec.info.TOS, packet.Addr{}
 	rec.ctx = uint64(w.in.port.index) << 32
 }
 

@@ -214,12 +214,12 @@ func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 }
 
 // checkRouted is checkSource of a packet that came without a tunnel: its source is a
-// pod of a peer that is reached without one, or a peer itself. An ICMP error may
+// pod of a peer that is reached without one, or such a peer itself. An ICMP error may
 // come from any router on the way; that it speaks of a known flow is looked at later.
 func checkRouted(snap *fib.Snapshot, rec *record) drop.Reason {
 	src := &rec.info.Key.Src
 	switch {
-	case snap.ViaDirect(src), snap.IsPeer(*src):
+	case snap.ViaDirect(src), snap.IsDirectPeer(*src):
 		return drop.None
 	case rec.info.Flags&packet.ICMPError != 0 && !snap.Holds(src):
 		return drop.None

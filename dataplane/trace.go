@@ -152,7 +152,14 @@ func (e *Engine) traceEgress(t *Trace, in *port, rec *record, adj *fib.Adjacency
 	t.Header = make([]byte, adj.Rewrite.Len)
 	inner := encap.InnerOf(&rec.info, encap.SourcePort(rec.hash), 1)
 	adj.Rewrite.Push(t.Header, &inner)
-	t.step("encap", adj.Kind.String(), "source port %d", inner.SrcPort)
+	switch adj.Kind {
+	case fib.KindVXLAN:
+		t.step("encap", adj.Kind.String(), "source port %d", inner.SrcPort)
+	case fib.KindIPIP:
+		t.step("encap", adj.Kind.String(), "outer ttl %d and df %t, the packet's own", inner.TTL, inner.DF)
+	default:
+		t.step("encap", adj.Kind.String(), "none")
+	}
 	t.Verdict, t.Port = "forward", e.portName(adj.Port)
 	return *t
 }

@@ -12,6 +12,9 @@ func hostPrefix(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
+// leading is how many adjacencies lead to a peer.
+type leading struct{ all, direct uint32 }
+
 // countPeer adds n to the number of adjacencies that lead to a's peer.
 func (t *Table) countPeer(a *Adjacency, n int) {
 	remote := a.remote()
@@ -20,7 +23,11 @@ func (t *Table) countPeer(a *Adjacency, n int) {
 	}
 	pfx := hostPrefix(remote)
 	have, _ := t.peers.t.Get(pfx)
-	if have += uint32(n); have == 0 {
+	have.all += uint32(n)
+	if a.Kind == KindDirect {
+		have.direct += uint32(n)
+	}
+	if have.all == 0 {
 		t.peers.delete(pfx)
 		return
 	}
@@ -39,4 +46,10 @@ func (a *Adjacency) remote() netip.Addr {
 // leads to, in a tunnel or without one.
 func (s *Snapshot) IsPeer(a packet.Addr) bool {
 	return s.peers.Contains(unmapped(&a))
+}
+
+// IsDirectPeer is IsPeer for a node that is reached without a tunnel.
+func (s *Snapshot) IsDirectPeer(a packet.Addr) bool {
+	n, ok := s.peers.Lookup(unmapped(&a))
+	return ok && n.direct > 0
 }

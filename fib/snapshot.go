@@ -20,7 +20,7 @@ type Snapshot struct {
 	gen        uint32
 	fdb        *bart.Table[FDBEntry]
 	neighbours *bart.Table[[]Neighbour]
-	peers      *bart.Table[uint32]
+	peers      *bart.Table[leading]
 }
 
 // unmapped is a as bart wants it: IPv4 as such.

@@ -40,7 +40,7 @@ type Table struct {
 	fast       compiler // of routes
 	fdb        persistent[FDBEntry]
 	neighbours persistent[[]Neighbour]
-	peers      persistent[uint32] // how many tunnel adjacencies lead to the address
+	peers      persistent[leading] // by underlay address
 	adjs       adjTable
 	hops       hopTable
 	protocols  []string // only ever appended to
@@ -56,7 +56,7 @@ func NewTable() *Table {
 		fast:       newCompiler(),
 		fdb:        newPersistent[FDBEntry](),
 		neighbours: newPersistent[[]Neighbour](),
-		peers:      newPersistent[uint32](),
+		peers:      newPersistent[leading](),
 		node:       new(Node),
 		dirty:      true,
 	}

@@ -151,11 +151,14 @@ func labFlags(c *cobra.Command, opts *lab.Options) {
 		"what the last node runs: culvert, or the kernel's VXLAN as flannel or calico sets it up")
 	f.Var(&familyFlag{enum{value: string(lab.IPv4), allowed: families}, &opts.Family}, "family", "addresses of the pods: 4, 6 or dual")
 	f.Var(&familyFlag{enum{value: string(lab.IPv4), allowed: families[:2]}, &opts.Underlay}, "underlay", "addresses of the nodes: 4 or 6")
+	f.Var(&encapFlag{enum{value: lab.Encaps[0], allowed: lab.Encaps}, opts}, "encap", "how nodes reach each other's pods: vxlan, ipip or none")
+	f.BoolVar(&opts.CrossSubnet, "cross-subnet", false, "no encapsulation between nodes of one subnet, which those of a lab are")
 	f.BoolVar(&opts.Bridge, "bridge", false, "join even two nodes by a bridge")
 	f.StringSliceVar(&opts.Interfaces, "interfaces", []string{"veth"}, "what the pods of Culvert nodes have, in turn: veth, tap")
 	f.Var(&rangeFlag{&opts.MTU, lab.MinMTU, lab.MaxMTU}, "mtu", "MTU of the underlay")
 	f.StringVar(&opts.BinDir, "bin", "", "directory of culvertd and culvert-cni; default that of this program")
 	completeEnum(c, "peer", kinds)
+	completeEnum(c, "encap", lab.Encaps)
 	completeEnum(c, "family", families)
 	completeEnum(c, "underlay", families[:2])
 }
@@ -203,5 +206,19 @@ func (p *peerFlag) Set(s string) error {
 		return err
 	}
 	p.opts.Peer = lab.Kind(s)
+	return nil
+}
+
+// encapFlag is an enum that sets Options.Encap.
+type encapFlag struct {
+	enum
+	opts *lab.Options
+}
+
+func (e *encapFlag) Set(s string) error {
+	if err := e.enum.Set(s); err != nil {
+		return err
+	}
+	e.opts.Encap = s
 	return nil
 }

@@ -253,7 +253,7 @@ func (a *Agent) Config() api.ConfigView {
 func (a *Agent) RouteCounts() map[string]int {
 	snap := a.program.Snapshot()
 	counts := map[string]int{}
-	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindLocal, fib.KindBlackhole} {
+	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindIPIP, fib.KindDirect, fib.KindLocal, fib.KindBlackhole} {
 		counts[k.String()] = 0
 	}
 	for r := range snap.Routes() {

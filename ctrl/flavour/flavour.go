@@ -215,8 +215,9 @@ type Options struct {
 	Port  uint16
 	// ClusterCIDRs hold every pod CIDR; none: anything goes.
 	ClusterCIDRs []netip.Prefix
-	// CrossSubnet: peers whose address is in one of Subnets, which are those of the
-	// node's own uplinks, are reached without a tunnel.
+	// CrossSubnet: peers whose address is in the subnet of the node's own one are
+	// reached without a tunnel. Subnets are the uplinks' addresses with their
+	// lengths.
 	CrossSubnet bool
 	Subnets     []netip.Prefix
 }

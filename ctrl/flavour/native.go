@@ -111,7 +111,7 @@ func (n *native) peer(node *corev1.Node) {
 		n.conflict(node, "status.addresses", "%s is also the address of Node %s, so this node is left out; give each its own", p.PublicIP, other)
 		return
 	}
-	if other, taken := n.macs[p.VTEPMAC]; taken {
+	if other, taken := n.macs[p.VTEPMAC]; taken && n.opt.Encap == VXLAN {
 		n.conflict(node, keyMAC, "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", p.VTEPMAC, other)
 		return
 	}
@@ -130,10 +130,25 @@ func (n *native) peer(node *corev1.Node) {
 
 // encap is how a peer is reached.
 func (n *native) encap(peer netip.Addr) string {
-	if n.opt.CrossSubnet && slices.ContainsFunc(n.opt.Subnets, func(s netip.Prefix) bool { return s.Masked().Contains(peer) }) {
+	if n.opt.CrossSubnet && n.Local != nil && subnetOf(n.Local.PublicIP, n.opt.Subnets).Contains(peer) {
 		return None
 	}
 	return n.opt.Encap
+}
+
+// subnetOf is the prefix of an address of the node among those of its uplinks. An
+// address that no uplink has, since the node is behind NAT, is taken for the
+// first one of its family there. The zero prefix holds nobody.
+func subnetOf(own netip.Addr, uplinks []netip.Prefix) (subnet netip.Prefix) {
+	for _, p := range uplinks {
+		switch {
+		case p.Addr() == own:
+			return p.Masked()
+		case !subnet.IsValid() && p.Addr().Is4() == own.Is4():
+			subnet = p.Masked()
+		}
+	}
+	return subnet
 }
 
 // vtepMAC is what the annotation says, else what follows from the name.

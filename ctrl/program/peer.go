@@ -116,6 +116,7 @@ func (p *Programmer) adjacency(peer *flavour.Peer) (adj fib.Adjacency, err error
 	switch peer.Encap {
 	case flavour.None:
 		adj.Kind, adj.Via, adj.Remote = fib.KindDirect, netip.Addr{}, peer.PublicIP
+		adj.MTU = 65535 // nothing is added to a packet: the underlay's
 	case flavour.IPIP:
 		adj.Kind = fib.KindIPIP
 	default:

@@ -139,7 +139,7 @@ var texts = [Count]text{
 
 	SpoofedMAC:           {"spoofed_mac", "the source MAC is not the pod's", "the pod changed its MAC; only the address the CNI gave may send"},
 	SpoofedSource:        {"spoofed_source", "the source address is not the pod's", "the pod sends from an address that the CNI did not give it"},
-	RoutedSource: {"routed_source", "a packet came without a tunnel from an address that is no peer's reached without one", "the peer encapsulates differently (native.encap, native.crossSubnet, an IP pool), or the address is spoofed; see 'culvert route get ADDRESS'"},
+	RoutedSource:         {"routed_source", "a packet came without a tunnel from an address that is no peer's reached without one", "the peer encapsulates differently (native.encap, native.crossSubnet, an IP pool), or the address is spoofed; see 'culvert route get ADDRESS'"},
 	TunnelSourceMismatch: {"tunnel_source_mismatch", "the inner source does not belong to the peer that sent the tunnel packet", "pod CIDRs of two nodes overlap, or an inner address is spoofed"},
 	NoRoute:              {"no_route", "no route matches the destination", "see 'culvert route get ADDRESS'"},
 	Blackhole:            {"blackhole", "the route is a blackhole", "no pod has this address of the node's own range"},

@@ -81,5 +81,6 @@ func (l *Lab) modeConfig() string {
 	if l.cluster != nil {
 		return fmt.Sprintf("mode: %s\n", l.cluster.Mode)
 	}
-	return fmt.Sprintf("mode: native\nnative: {encap: vxlan, clusterCIDRs: [%s]}\nvxlan: {vni: %d, port: %d}\n", list(l.Clusters), l.VNI, l.Port)
+	return fmt.Sprintf("mode: native\nnative: {encap: %s, crossSubnet: %t, clusterCIDRs: [%s]}\nvxlan: {vni: %d, port: %d}\n",
+		l.Encap, l.CrossSubnet, list(l.Clusters), l.VNI, l.Port)
 }

@@ -13,14 +13,18 @@ import (
 	"culvert/ctrl/podlink"
 )
 
-// buildKernelNodes sets up the nodes that run no culvertd: the kernel's VXLAN,
-// and pods as the project in question attaches them.
+// buildKernelNodes sets up the nodes that run no culvertd: the kernel's VXLAN or
+// routes, and pods as the project in question attaches them.
 func (l *Lab) buildKernelNodes(context.Context) error {
 	for _, n := range l.Nodes {
 		if n.Kind == Culvert {
 			continue
 		}
-		if err := enter(n.Netns, func() error { return l.buildTunnel(n) }); err != nil {
+		reach := l.buildTunnel
+		if l.Encap == "none" {
+			reach = l.addRoutes
+		}
+		if err := enter(n.Netns, func() error { return reach(n) }); err != nil {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}
 		add := l.addFlannelPod
@@ -72,6 +76,26 @@ func (l *Lab) buildTunnel(n *Node) error {
 		}
 		if err := addPeer(vxlan.Attrs().Index, peer); err != nil {
 			return fmt.Errorf("peer %s: %w", peer.Name, err)
+		}
+	}
+	return nil
+}
+
+// addRoutes routes the other nodes' pods to the nodes: Flannel's host-gw (backend/hostgw)
+// and Calico without an encapsulation (noencap_mgr.go).
+func (l *Lab) addRoutes(n *Node) error {
+	nic, err := netlink.LinkByName(uplink)
+	if err != nil {
+		return err
+	}
+	for _, peer := range l.Nodes {
+		if peer == n {
+			continue
+		}
+		for _, c := range peer.PodCIDRs {
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: nic.Attrs().Index, Dst: ipNet(c), Gw: peer.Addr.AsSlice()}); err != nil {
+				return fmt.Errorf("route to %s: %w", peer.Name, err)
+			}
 		}
 	}
 	return nil

@@ -64,6 +64,10 @@ type Options struct {
 	// Interfaces are what the pods of a Culvert node have, in turn: "veth" or
 	// "tap"; none = veth.
 	Interfaces []string
+	// Encap is native.encap: vxlan, the default, ipip or none; CrossSubnet is
+	// native.crossSubnet. Kernel nodes know vxlan, and with none the routes.
+	Encap       string
+	CrossSubnet bool
 	// NICs are the hardware addresses of devices of the caller's namespace, one
 	// for each node. The nodes have them in place of veths, and Down gives them
 	// back; who joins them is the caller's business.
@@ -90,6 +94,7 @@ type Lab struct {
 	BinDir  string    `json:"binDir"`
 	Created time.Time `json:"created"`
 	MTU     int       `json:"mtu"` // of the underlay
+	Encap   string    `json:"encap"`
 	VNI     uint32    `json:"vni"`
 	Port    uint16    `json:"port"`
 	Bridge  string    `json:"bridge,omitempty"` // namespace of the bridge
@@ -98,6 +103,8 @@ type Lab struct {
 
 	// Clusters are the pods' networks, one of each family that pods have.
 	Clusters []netip.Prefix `json:"clusters"`
+	// CrossSubnet is Options.CrossSubnet.
+	CrossSubnet bool `json:"crossSubnet,omitempty"`
 
 	progress io.Writer
 	config   string

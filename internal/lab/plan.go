@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,18 +23,32 @@ var (
 	clusterNet6  = netip.MustParsePrefix("fd44::/48")
 )
 
-// What VXLAN adds to an IP packet.
+// What tunnels add to an IP packet.
 const (
-	overhead4 = 50 // over IPv4
-	overhead6 = 70 // over IPv6
+	overhead4    = 50 // VXLAN over IPv4
+	overhead6    = 70 // over IPv6
+	overheadIPIP = 20
 )
+
+// Encaps are the values of Options.Encap, for help and completion.
+var Encaps = []string{"vxlan", "ipip", "none"}
 
 // PodMTU is the MTU of the lab's pods.
 func (l *Lab) PodMTU() int {
-	if l.underlay6() {
-		return l.MTU - overhead6
+	return l.MTU - overhead(l.Encap, l.underlay6())
+}
+
+// overhead is what an encapsulation adds to an IP packet.
+func overhead(encap string, underlay6 bool) int {
+	switch {
+	case encap == "none":
+		return 0
+	case encap == "ipip":
+		return overheadIPIP
+	case underlay6:
+		return overhead6
 	}
-	return l.MTU - overhead4
+	return overhead4
 }
 
 // underlay6 reports whether the nodes' addresses are IPv6.
@@ -79,6 +94,9 @@ func (o Options) complete() Options {
 	if o.Underlay == "" {
 		o.Underlay = IPv4
 	}
+	if o.Encap == "" {
+		o.Encap = "vxlan"
+	}
 	if len(o.Interfaces) == 0 {
 		o.Interfaces = []string{"veth"}
 	}
@@ -103,6 +121,16 @@ func (o Options) Check() error {
 		return fmt.Errorf("an underlay of family %q: 4 and 6 are possible", o.Underlay)
 	case o.Family != IPv4 && o.MTU-o.overhead() < minMTU6:
 		return fmt.Errorf("pods with IPv6 over an underlay with MTU %d: they need %d", o.MTU, minMTU6+o.overhead())
+	case !slices.Contains(Encaps, o.Encap):
+		return fmt.Errorf("encapsulation %q: one of %v is possible", o.Encap, Encaps)
+	case o.Encap == "none" && o.CrossSubnet:
+		return errors.New("across subnets without an encapsulation: choose vxlan or ipip")
+	case o.Encap == "ipip" && (o.Family != IPv4 || o.Underlay != IPv4):
+		return errors.New("IPIP carries IPv4 over IPv4: leave pods and underlay at family 4")
+	case o.Peer != Culvert && (o.Encap == "ipip" || o.CrossSubnet):
+		return fmt.Errorf("a %s peer: the kernel nodes of a lab have vxlan to all, or with none routes", o.Peer)
+	case o.Peer != Culvert && o.Encap == "none" && (o.Family != IPv4 || o.Underlay != IPv4):
+		return fmt.Errorf("a %s peer without an encapsulation: its routes are IPv4", o.Peer)
 	case o.Peer != Culvert && o.Nodes < 2:
 		return fmt.Errorf("a %s peer is the second node: ask for at least 2 nodes", o.Peer)
 	}
@@ -118,12 +146,7 @@ func (o Options) Check() error {
 }
 
 // overhead is what the tunnel adds to an IP packet.
-func (o *Options) overhead() int {
-	if o.Underlay == IPv6 {
-		return overhead6
-	}
-	return overhead4
-}
+func (o *Options) overhead() int { return overhead(o.Encap, o.Underlay == IPv6) }
 
 // plan lays out a lab without building anything.
 func plan(o Options) (*Lab, error) {
@@ -137,7 +160,7 @@ func plan(o Options) (*Lab, error) {
 	}
 	l := &Lab{
 		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
-		VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
+		Encap: o.Encap, CrossSubnet: o.CrossSubnet, VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
 	}
 	if o.Cluster != nil {
 		l.planCluster(o.Cluster, o)
