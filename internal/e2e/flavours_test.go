@@ -351,3 +351,69 @@ func withoutAnnotations(text, node string) string {
 	}
 	return strings.Join(docs, "---\n")
 }
+
+// edited are manifests with one text in place of another.
+func edited(t *testing.T, files []string, old, new string) (out []string) {
+	t.Helper()
+	dir, found := t.TempDir(), false
+	for _, from := range files {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || strings.Contains(string(text), old)
+		file := filepath.Join(dir, filepath.Base(from))
+		write(t, file, strings.ReplaceAll(string(text), old, new))
+		out = append(out, file)
+	}
+	if !found {
+		t.Fatalf("no manifest has %q", old)
+	}
+	return out
+}
+
+// Where the cluster says that near nodes are reached without a tunnel, or all are,
+// packets are plain on the wire, both ways, as they are between kernel nodes.
+func TestPlainBetweenNearNodes(t *testing.T) {
+	near := calicoCluster(t, "calico")
+	near.Manifests = edited(t, near.Manifests, "vxlanMode: Always", "vxlanMode: CrossSubnet")
+	near.Nodes = near.Nodes[1:]
+	flannel := &lab.Cluster{
+		Mode: "flannel", Underlay: prefix("192.168.0.0/24"), Pods: prefix("10.42.0.0/16"), VNI: 1, Port: 8472,
+		Manifests: edited(t, manifestFiles(t, "flannel"), `"Type": "vxlan"`, `"Type": "vxlan", "DirectRouting": true`),
+		Nodes: []lab.ClusterNode{
+			{Name: "agent", Kind: lab.Culvert, Addr: addr("192.168.0.11"), PodCIDR: prefix("10.42.1.0/24"), Pods: []lab.ClusterPod{{Name: "a1"}}},
+			{Name: "server", Kind: lab.Flannel, Addr: addr("192.168.0.10"), PodCIDR: prefix("10.42.0.0/24"), Pods: []lab.ClusterPod{{Name: "s1", Addr: addr("10.42.0.7")}}},
+		},
+	}
+	gateway := *flannel
+	gateway.Manifests = edited(t, edited(t, manifestFiles(t, "flannel"), `"Type": "vxlan"`, `"Type": "host-gw"`), "backend-type: vxlan", "backend-type: host-gw")
+	for name, c := range map[string]*lab.Cluster{"calico": near, "flannel DirectRouting": flannel, "flannel host-gw": &gateway} {
+		t.Run(name, func(t *testing.T) {
+			c := up(t, lab.Options{Cluster: c, Encap: "none"})
+			n, kernel := c.Nodes[0], c.Nodes[1]
+			from, to := n.Pods[0], kernel.Pods[0]
+			if r := culvertJSON[api.Route](t, n, "route", "get", to.Addr.String()); r.Kind != "direct" || r.Via != kernel.Addr.String() {
+				t.Errorf("the route is %+v", r)
+			}
+			there, back := openTap(t, kernel.Netns), openTap(t, n.Netns)
+			must(t, from.Netns, "ping", "-n", "-c", "3", "-i", "0.1", "-W", "2", to.Addr.String())
+			plain(t, there, fmt.Sprintf("%s > %s, %s > %s", mac(t, n.Netns), mac(t, kernel.Netns), from.Addr, to.Addr))
+			plain(t, back, fmt.Sprintf("%s > %s, %s > %s", mac(t, kernel.Netns), mac(t, n.Netns), to.Addr, from.Addr))
+			transfer(t, from.Netns, to.Netns, to.Addr.String(), 1, 1<<20)
+			transfer(t, to.Netns, from.Netns, from.Addr.String(), 1, 1<<20)
+		})
+	}
+}
+
+// plain waits for a frame without a tunnel that is as the line says.
+func plain(t *testing.T, at *tap, want string) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		f := at.receive(t, 500*time.Millisecond)
+		if f != nil && ends(gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.NoCopy)) == want {
+			return
+		}
+	}
+	t.Errorf("no frame arrives as %s", want)
+}
