@@ -25,6 +25,7 @@ type block struct {
 // does where the block is not there.
 func (c *calico) readBlocks() {
 	all := map[netip.Prefix]*block{}
+	c.byCIDR = all
 	for _, obj := range c.objs.IPAMBlocks {
 		c.readBlock(all, obj)
 	}

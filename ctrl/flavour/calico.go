@@ -57,6 +57,7 @@ type calico struct {
 	labels   map[string]string // this node's
 	pools    pools
 	blocks   []*block                  // in the order of their claims
+	byCIDR   map[netip.Prefix]*block
 	prefixes map[string][]netip.Prefix // by node: its blocks, and addresses of others' that it has
 	net      [2]netip.Prefix           // this node's addresses with the length of their network
 	mtus     [2]int                    // of VXLAN's two families, 0: not said
@@ -151,7 +152,7 @@ func (c *calico) peerFamily(n *corev1.Node, fam calicoFamily) {
 	if !isVTEP {
 		mac = packet.MAC{}
 	}
-	if !c.claim(n, ip, annotationPath(fam.addr), mac, annotationPath(fam.mac)) {
+	if !c.claim(n, ip, fam.addr, mac, fam.mac) {
 		return
 	}
 	ways := map[string]*Peer{}

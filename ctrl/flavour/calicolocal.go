@@ -18,7 +18,7 @@ func (c *calico) local(n *corev1.Node) {
 		c.localAddress(i, n, fam)
 	}
 	for _, p := range c.prefixes[n.Name] {
-		if c.isBlock(p) {
+		if b := c.byCIDR[p]; b != nil && b.node == n.Name {
 			l.PodCIDRs = append(l.PodCIDRs, p)
 		}
 	}
@@ -34,10 +34,6 @@ func (c *calico) local(n *corev1.Node) {
 	if len(l.PodCIDRs) == 0 {
 		c.nodeConflict(n, "BlockAffinity", "no confirmed block is affine to this node, so its pods get no address; let Calico's IPAM give it one")
 	}
-}
-
-func (c *calico) isBlock(p netip.Prefix) bool {
-	return slices.ContainsFunc(c.blocks, func(b *block) bool { return b.cidr == p })
 }
 
 // localAddress finds this node's address with its network's length, which decides

@@ -67,15 +67,16 @@ func (c *collector) nodeConflict(n *corev1.Node, key, format string, args ...any
 // annotationPath is the key of an annotation as the manifest's decoder writes it.
 func annotationPath(key string) string { return yamlfile.Join("metadata.annotations", key) }
 
-// claim takes a peer's address and, if it has one, its VTEP's MAC, unless another
-// node has one of them. Those of one node may be claimed again.
+// claim takes a peer's address and, if it has one, its VTEP's MAC, which annotations of
+// these keys say, unless another node has one of them. Those of one node may be
+// claimed again.
 func (c *collector) claim(n *corev1.Node, ip netip.Addr, ipKey string, mac packet.MAC, macKey string) bool {
 	if other, taken := c.ips[ip]; taken && other != n.Name {
-		c.nodeConflict(n, ipKey, "%s is also the address of Node %s, so this node is left out; give each its own", ip, other)
+		c.nodeConflict(n, annotationPath(ipKey), "%s is also the address of Node %s, so this node is left out; give each its own", ip, other)
 		return false
 	}
 	if other, taken := c.macs[mac]; taken && other != n.Name && !mac.IsZero() {
-		c.nodeConflict(n, macKey, "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", mac, other)
+		c.nodeConflict(n, annotationPath(macKey), "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", mac, other)
 		return false
 	}
 	c.ips[ip], c.macs[mac] = n.Name, n.Name

@@ -209,7 +209,7 @@ func (f *flannel) peerFamily(n *corev1.Node, fam flannelFamily, cidr netip.Prefi
 		f.compareVNI(n, fam)
 		p.TunnelIP = cidr.Addr()
 	}
-	if !f.claim(n, p.PublicIP, annotationPath(ipKey), p.VTEPMAC, annotationPath(fam.backend)) || !f.claimCIDR(n, cidr) {
+	if !f.claim(n, p.PublicIP, ipKey, p.VTEPMAC, fam.backend) || !f.claimCIDR(n, cidr) {
 		return
 	}
 	p.PodCIDRs = []netip.Prefix{cidr}
