@@ -82,7 +82,8 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
-		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, overhead: encap.OverheadVXLAN4,
+		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
+		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
 	dir, ok := cfg.Dir()
 	if !ok {

@@ -170,3 +170,59 @@ func BenchmarkNative5000Nodes(b *testing.B) {
 		}
 	}
 }
+
+// With crossSubnet a peer is near if the prefix that the node's own address has on an
+// uplink holds it, whatever else the uplinks have.
+func TestCrossSubnet(t *testing.T) {
+	mine := node("me", "192.168.0.1", "10.244.1.0/24")
+	near, far := node("near", "192.168.0.2", "10.244.2.0/24"), node("far", "192.168.9.3", "10.244.3.0/24")
+	for _, c := range []struct {
+		name, subnets, near, far string
+		off                      bool
+	}{
+		{"one prefix", "192.168.0.1/24", None, VXLAN, false},
+		{"switched off", "192.168.0.1/24", VXLAN, VXLAN, true},
+		{"a wide one", "192.168.0.1/16", None, None, false},
+		{"an address alone", "192.168.0.1/32", VXLAN, VXLAN, false},
+		{"no address yet", "", VXLAN, VXLAN, false},
+		{"another uplink holds the peer", "192.168.9.1/24 192.168.0.1/24", None, VXLAN, false},
+		{"behind NAT the first one counts", "fd00::1/64 192.168.9.1/24 192.168.0.7/24", VXLAN, None, false},
+		{"of the other family", "fd00::1/64", VXLAN, VXLAN, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			opt := Options{Node: "me", Encap: VXLAN, VNI: 4096, Port: 4789, CrossSubnet: !c.off}
+			for s := range strings.FieldsSeq(c.subnets) {
+				opt.Subnets = append(opt.Subnets, netip.MustParsePrefix(s))
+			}
+			d := Native(&source.Objects{Nodes: []*corev1.Node{near, far, mine}}, opt)
+			if len(d.Peers) != 2 || d.Peers[1].Encap != c.near || d.Peers[0].Encap != c.far {
+				t.Errorf("%v, want near %s, far %s", brief(d), c.near, c.far)
+			}
+			if d.Routed() != (c.near == None || c.far == None) {
+				t.Errorf("routed %v", d.Routed())
+			}
+		})
+	}
+}
+
+// IPIP is IPv4 in IPv4: what else the objects have is told, with what to do about it.
+func TestIPIPIsIPv4(t *testing.T) {
+	objs := &source.Objects{Nodes: []*corev1.Node{
+		node("me", "192.168.0.1", "10.244.1.0/24 fd00:1::/64"),
+		node("a", "192.168.0.2", "10.244.2.0/24 fd00:2::/64"),
+		node("b", "fd00::3", "10.244.3.0/24"),
+		node("c", "192.168.0.4", "10.244.4.0/24", "vtep-mac=66:86:f7:e4:37:fa"), // a's, which nobody uses
+	}}
+	want := []string{me, "a 192.168.0.2 10.244.2.0 66:86:f7:e4:37:fa [10.244.2.0/24] ipip", "c 192.168.0.4 10.244.4.0 66:86:f7:e4:37:fa [10.244.4.0/24] ipip",
+		"conflict: Node me: spec.podCIDRs[1]: fd00:1::/64 is IPv6, which IPIP does not carry, so it is left out; set native.encap to vxlan or none",
+		"conflict: Node a: spec.podCIDRs[1]: fd00:2::/64 is IPv6, which IPIP does not carry, so it is left out; set native.encap to vxlan or none",
+		"conflict: Node b: status.addresses: fd00::3 is IPv6, which IPIP has no tunnels over, so this node is left out; give it an IPv4 InternalIP, or set native.encap to vxlan or none",
+	}
+	if got := brief(Native(objs, Options{Node: "me", Encap: IPIP})); !reflect.DeepEqual(got, want) {
+		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	d := Native(objs, Options{Node: "me", Encap: None})
+	if len(d.Conflicts) != 0 || len(d.Peers) != 3 || len(d.Peers[0].PodCIDRs) != 2 || d.Peers[0].Encap != None {
+		t.Errorf("without a tunnel: %v", brief(d))
+	}
+}
