@@ -86,7 +86,7 @@ func (p *Programmer) SetDesired(d *flavour.Desired) {
 	p.change(func() {
 		p.desired = d
 		maps.DeleteFunc(p.peers, func(name, _ string) bool {
-			return !slices.ContainsFunc(d.Peers, func(peer flavour.Peer) bool { return peer.Name == name })
+			return !slices.ContainsFunc(d.Peers, func(peer flavour.Peer) bool { return peer.Key() == name })
 		})
 	})
 }
