@@ -56,7 +56,7 @@ type calico struct {
 	*collector
 	labels   map[string]string // this node's
 	pools    pools
-	blocks   []*block                  // in the order of their claims
+	blocks   []*block // in the order of their claims
 	byCIDR   map[netip.Prefix]*block
 	prefixes map[string][]netip.Prefix // by node: its blocks, and addresses of others' that it has
 	net      [2]netip.Prefix           // this node's addresses with the length of their network
