@@ -23,6 +23,7 @@ import (
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/ipam"
 	"culvert/ctrl/metrics"
+	"culvert/ctrl/outer"
 	"culvert/ctrl/pods"
 	"culvert/ctrl/program"
 	"culvert/ctrl/source"
@@ -43,18 +44,24 @@ type Agent struct {
 
 	underlay *underlay.Watcher
 	engine   *dataplane.Engine
-	umems    []*xsk.Umem    // by worker
+	umems    []*xsk.Umem // by worker
+	paths    *outer.Paths
 	intake   *intake.Intake // nil where there is none
 	program  *program.Programmer
 	ipam     *ipam.Allocator
 	pods     *pods.Manager
 	source   *source.Dir
 	metrics  *metrics.Metrics
+	kept     *kept // with applying held
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
 	applying sync.Mutex // one set of objects at a time
 	holding  sync.Mutex // one change of the uplinks at a time
+	hearing  sync.Mutex // one change of the listener at a time
+	ear      *outer.Listener
+	hears    outer.Local // what ear was made for
+	mute     string      // why there is none, as it was logged
 
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name
@@ -64,7 +71,9 @@ type Agent struct {
 	objects  *source.Objects
 	problems []string // what is wrong at the source
 	stale    bool
-	mode     string // what the objects looked like last, if not what runs
+	most     int    // what the cluster lets the pods' MTU be, 0: anything
+	mode     string // what runs; empty while nothing is decided
+	another  string // what speaks against the mode, if anything
 	foreign  string // what is wrong with the node's address, if anything
 	restored bool   // the pods of before were brought back
 	stopping bool
@@ -79,7 +88,7 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
-		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
+		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
 	dir, ok := cfg.Dir()
@@ -118,11 +127,14 @@ func (a *Agent) prepare(workers int) (err error) {
 		return err
 	}
 	a.pods, err = pods.New(pods.Config{
-		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: "cv", MTU: a.podMTU,
+		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: a.hostPrefix, MTU: a.podMTU,
 		Queues: workers, Ready: a.readyForPods, Attacher: a, IPAM: a.ipam, Logger: a.log,
 	})
 	if err != nil {
 		return err
+	}
+	if a.kept, err = loadKept(a.cfg.StateDir, a.cfg.Node); err != nil {
+		a.log.Warn("begun anew", "cause", err)
 	}
 	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods")
 	a.program.Synced = a.metrics.Synced
@@ -163,7 +175,9 @@ func overheadOf(d *flavour.Desired) int {
 		return 0
 	case d.Encap == flavour.IPIP:
 		return encap.OverheadIPIP
-	case d.Local != nil && d.Local.PublicIP.Is6():
+	case d.Mode == flavour.ModeFlannel: // all nodes have one pod MTU, whatever the family
+		return encap.OverheadVXLAN4
+	case d.Local != nil && d.Local.PublicIP.Is6(), d.VXLANOver6():
 		return encap.OverheadVXLAN6
 	}
 	return encap.OverheadVXLAN4
@@ -172,7 +186,7 @@ func overheadOf(d *flavour.Desired) int {
 // measureMTU recomputes the pods' MTU from the uplinks.
 func (a *Agent) measureMTU() {
 	a.mu.Lock()
-	overhead := a.overhead
+	overhead, most := a.overhead, a.most
 	a.mu.Unlock()
 	mtu := a.cfg.MTU
 	if mtu == 0 {
@@ -180,6 +194,9 @@ func (a *Agent) measureMTU() {
 			if room := l.MTU - overhead; l.Index != 0 && (mtu == 0 || room < mtu) {
 				mtu = room
 			}
+		}
+		if most > 0 && most < mtu {
+			mtu = most
 		}
 	}
 	a.mu.Lock()
@@ -199,8 +216,8 @@ func (a *Agent) readyForPods() error {
 	if !a.isRestored() {
 		return errRestoring
 	}
-	if n := a.program.Desired().Local; n == nil || len(n.PodCIDRs) == 0 {
-		return fmt.Errorf("node %s has no pod CIDR yet: its Node object with spec.podCIDRs has not been read from %s", a.cfg.Node, a.cfg.Source)
+	if missing := poolsMissing(a.program.Desired(), a.cfg.Node, a.cfg.Source); missing != "" {
+		return errors.New(missing)
 	}
 	if a.podMTU() == 0 {
 		return errors.New("no uplink is there to take the pods' MTU from")

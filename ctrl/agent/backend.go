@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -20,8 +21,8 @@ func (a *Agent) Status() api.Status {
 	d := a.program.Desired()
 	snap := a.program.Snapshot()
 	s := api.Status{
-		Node: a.cfg.Node, Mode: "native", Encap: a.cfg.Native.Encap, MTU: a.podMTU(),
-		Peers: len(d.Peers), Pods: a.pods.Count(), Routes: snap.RouteCount(), Flows: a.engine.FlowTable().Len(),
+		Node: a.cfg.Node, Mode: cmp.Or(d.Mode, a.cfg.Mode), Encap: cmp.Or(d.Encap, a.cfg.Native.Encap), MTU: a.podMTU(),
+		Peers: d.Nodes(), Pods: a.pods.Count(), Routes: snap.RouteCount(), Flows: a.engine.FlowTable().Len(),
 		Source: a.cfg.Source, Version: a.version, Started: a.started,
 		Workers: []api.Worker{}, Uplinks: []api.Uplink{},
 	}
@@ -50,6 +51,7 @@ func (a *Agent) Status() api.Status {
 		s.Intake = &api.Intake{Queues: in.Spec.Queues,
 			RingFull: map[string]uint64{"rx": in.Device.RxRingFull, "fill": in.Device.RxFillEmpty}}
 	}
+	s.Outer = a.outerStatus()
 	a.uplinkStatus(&s)
 	a.reasons(&s, d)
 	s.Ready = len(s.Reasons) == 0
@@ -95,20 +97,28 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 // wrong although it does.
 func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	a.mu.Lock()
-	read, restored, foreign := a.objects != nil, a.restored, a.foreign
+	read, restored, foreign, another := a.objects != nil, a.restored, a.foreign, a.another
 	a.mu.Unlock()
 	if !restored {
 		s.Reasons = append(s.Reasons, errRestoring.Error())
 	}
-	if foreign != "" {
-		s.Degraded = append(s.Degraded, foreign)
+	for _, problem := range []string{foreign, another} {
+		if problem != "" {
+			s.Degraded = append(s.Degraded, problem)
+		}
 	}
 	s.Degraded = append(s.Degraded, podProblems(a.pods.List(), a.queuesNeeded())...)
 	switch {
 	case !read:
 		s.Reasons = append(s.Reasons, fmt.Sprintf("no objects have been read from %s yet", a.cfg.Source))
+	case d.Refused:
+		for _, c := range d.Conflicts {
+			s.Reasons = append(s.Reasons, c.String())
+		}
 	case d.Local == nil || !d.Local.PublicIP.IsValid():
 		s.Reasons = append(s.Reasons, fmt.Sprintf("there is no usable Node object %s in %s: it needs an InternalIP in status.addresses", a.cfg.Node, a.cfg.Source))
+	case len(d.Local.PodCIDRs) == 0 && d.Mode == flavour.ModeCalico:
+		s.Reasons = append(s.Reasons, poolsMissing(d, a.cfg.Node, a.cfg.Source))
 	case len(d.Local.PodCIDRs) == 0:
 		s.Reasons = append(s.Reasons, fmt.Sprintf("Node %s has no spec.podCIDRs", a.cfg.Node))
 	}
@@ -200,6 +210,7 @@ func (a *Agent) Peers() []api.Peer {
 	d := a.program.Desired()
 	snap := a.program.Snapshot()
 	out := []api.Peer{}
+	paths := a.paths.All()
 	for i := range d.Peers {
 		peer := &d.Peers[i]
 		p := api.Peer{
@@ -219,10 +230,15 @@ func (a *Agent) Peers() []api.Peer {
 			p.Via, p.Dev = nh.Via.String(), nh.Dev
 		}
 		if len(peer.PodCIDRs) > 0 {
-			if r, ok := snap.Route(peer.PodCIDRs[0]); ok && snap.Adjacency(r.Adj).Ready {
-				p.State = "ready"
+			if r, ok := snap.Route(peer.PodCIDRs[0]); ok {
+				adj := snap.Adjacency(r.Adj)
+				p.MTU = int(adj.MTU)
+				if adj.Ready {
+					p.State = "ready"
+				}
 			}
 		}
+		describePath(&p, paths[peer.PublicIP])
 		out = append(out, p)
 	}
 	return out
@@ -244,7 +260,7 @@ func (a *Agent) Config() api.ConfigView {
 func (a *Agent) RouteCounts() map[string]int {
 	snap := a.program.Snapshot()
 	counts := map[string]int{}
-	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindIPIP, fib.KindDirect, fib.KindLocal, fib.KindBlackhole} {
+	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindIPIP, fib.KindDirect, fib.KindLocal, fib.KindBlackhole, fib.KindReject} {
 		counts[k.String()] = 0
 	}
 	for r := range snap.Routes() {

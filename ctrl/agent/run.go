@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -110,6 +111,7 @@ func (a *Agent) stop() error {
 	}
 	a.holding.Lock()
 	defer a.holding.Unlock()
+	errs = append(errs, a.deafen())
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
@@ -134,31 +136,27 @@ func (a *Agent) apply(objects *source.Objects) {
 
 // applyLocked is apply with a.applying held.
 func (a *Agent) applyLocked(objects *source.Objects) {
-	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg, a.subnets()))
+	d := a.desire(objects)
+	if err := a.kept.put(d.Annotations); err != nil {
+		a.log.Error("it may be found by another address after a restart", "cause", err)
+		a.metrics.SyncError("flavour")
+	}
 	foreign := a.localize(d)
 	a.logChanges(a.program.Desired(), d)
-	if mode := flavour.Detect(objects); mode != d.Mode && a.mode != mode {
-		a.mode = mode
-		a.log.Warn("the objects look like a cluster of another network; this version runs it in native mode", "looks", mode)
-	}
 	a.mu.Lock()
 	if foreign != "" && foreign != a.foreign {
 		a.log.Warn("the node's address is replaced", "cause", foreign)
 	}
-	a.objects, a.foreign, a.overhead = objects, foreign, overheadOf(d)
+	a.objects, a.foreign, a.overhead, a.most = objects, foreign, overheadOf(d), d.MTU
 	a.mu.Unlock()
-	peers := make([]netip.Addr, 0, len(d.Peers))
-	for i := range d.Peers {
-		peers = append(peers, d.Peers[i].PublicIP)
-	}
+	peers := peersOf(d)
 	a.underlay.Track(peers)
+	a.paths.SetPeers(peers)
 	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
+	a.listen()
 	if d.Local != nil {
-		if err := a.ipam.SetCIDRs(d.Local.PodCIDRs); err != nil {
-			a.log.Error("the node's pod CIDRs cannot be allocated from", "cidrs", d.Local.PodCIDRs, "cause", err)
-			a.metrics.SyncError("flavour")
-		}
+		a.setPools(d.Local)
 	}
 	a.steer(true)
 }
@@ -222,8 +220,8 @@ func (a *Agent) logChanges(before, d *flavour.Desired) {
 			a.metrics.SyncError("flavour")
 		}
 	}
-	if len(before.Peers) != len(d.Peers) {
-		a.log.Info("peers", "count", len(d.Peers))
+	if before.Nodes() != d.Nodes() {
+		a.log.Info("peers", "count", d.Nodes())
 	}
 }
 
@@ -252,18 +250,18 @@ func (a *Agent) followAddress() {
 	if objects == nil {
 		return
 	}
-	d := flavour.Native(objects, flavour.OptionsFrom(a.cfg, a.subnets()))
+	d := a.desire(objects)
 	a.localize(d)
 	now := a.program.Desired()
 	was := now.Local
-	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !sameEncaps(now, d) {
+	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !sameEncaps(now, d) || !maps.Equal(now.Annotations, d.Annotations) {
 		a.applyLocked(objects)
 	}
 }
 
 // sameEncaps reports whether all peers are reached the same way.
 func sameEncaps(a, b *flavour.Desired) bool {
-	return slices.EqualFunc(a.Peers, b.Peers, func(p, q flavour.Peer) bool { return p.Name == q.Name && p.Encap == q.Encap })
+	return slices.EqualFunc(a.Peers, b.Peers, func(p, q flavour.Peer) bool { return p.Key() == q.Key() && p.Encap == q.Encap })
 }
 
 // subnets are the prefixes of the uplinks' addresses.
@@ -304,6 +302,8 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 			continue
 		case <-resync.C:
 			a.steer(false)
+			a.listen()
+			a.expirePaths()
 		}
 		a.measureMTU()
 		if a.holdUplinks() {

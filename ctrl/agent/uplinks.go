@@ -199,18 +199,22 @@ func endpoints(d *flavour.Desired) []xsk.Endpoint {
 	if d.Local == nil || !d.Local.PublicIP.IsValid() {
 		return nil
 	}
-	switch d.Encap {
-	case flavour.VXLAN:
-		return []xsk.Endpoint{{Addr: d.Local.PublicIP, Port: d.Port}}
-	case flavour.IPIP:
-		return []xsk.Endpoint{{Addr: d.Local.PublicIP}}
+	var all []xsk.Endpoint
+	if d.Takes(flavour.VXLAN) {
+		all = append(all, xsk.Endpoint{Addr: d.Local.PublicIP, Port: d.Port})
+		if d.Local.V6 != nil {
+			all = append(all, xsk.Endpoint{Addr: d.Local.V6.PublicIP, Port: d.Port})
+		}
 	}
-	return nil
+	if d.Takes(flavour.IPIP) && d.Local.PublicIP.Is4() {
+		all = append(all, xsk.Endpoint{Addr: d.Local.PublicIP})
+	}
+	return all
 }
 
 // prefixes are those of the node's pods, if packets for them come without a tunnel.
 func prefixes(d *flavour.Desired) []netip.Prefix {
-	if d.Local == nil || !d.Routed() {
+	if d.Local == nil || !d.Takes(flavour.None) {
 		return nil
 	}
 	return d.Local.PodCIDRs

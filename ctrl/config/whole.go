@@ -37,8 +37,6 @@ func (c *Config) contradictions() error {
 // notBuilt refuses what the contract has and this version has not.
 func (c *Config) notBuilt() error {
 	switch {
-	case c.Mode == "calico" || c.Mode == "flannel":
-		return c.Errorf("mode", "%s is not in this version of culvertd; use native or auto", c.Mode)
 	case c.Source == "kube":
 		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
 	}
@@ -57,12 +55,13 @@ func (c *Config) CheckUplinkMTU(uplink string, mtu int) error {
 	return nil
 }
 
-// overhead is the least that native.encap adds to a packet, in bytes.
+// overhead is the least that the encapsulation adds to a packet, in bytes: in calico
+// and flannel mode the cluster says which it is.
 func (c *Config) overhead() int {
-	switch c.Native.Encap {
-	case "none":
+	switch {
+	case c.Native.Encap == "none", c.Mode == "calico", c.Mode == "flannel":
 		return 0
-	case "ipip":
+	case c.Native.Encap == "ipip":
 		return encap.OverheadIPIP
 	}
 	return encap.OverheadVXLAN4

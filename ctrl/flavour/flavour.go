@@ -19,15 +19,38 @@ import (
 
 // Desired is what the tables are to say. It is immutable.
 type Desired struct {
-	Mode  string // native
-	Encap string // VXLAN, IPIP or None; peers of the same subnet may have None beside
-	VNI   uint32
-	Port  uint16
+	Mode  string // native, calico or flannel
+	Encap string // VXLAN, IPIP or None: what most traffic takes; each peer says its own
+	// Also are further encapsulations that peers may send in.
+	Also []string
+	VNI  uint32
+	Port uint16
+	// MTU is the largest packet that the cluster's configuration lets pods send;
+	// 0 if it leaves that to the uplinks.
+	MTU int
 	// Local is this node; nil while the objects do not say enough about it.
 	Local *Node
-	// Peers are the other nodes, in the order of their names.
+	// Peers are the other nodes, in the order of their names; see Peer.Way.
 	Peers     []Peer
 	Conflicts []Conflict
+	// Pools are Calico's IPPools; none in other modes.
+	Pools []Pool
+	// Refused says that what is common to all nodes cannot be carried out: a
+	// state from before is better than this one, whose Conflicts say why.
+	Refused bool
+	// Annotations are what this node is to publish on its Node object: what peers
+	// need to reach it, and what it must find again after a restart.
+	Annotations map[string]string
+}
+
+// Nodes is the number of other nodes.
+func (d *Desired) Nodes() (n int) {
+	for i := range d.Peers {
+		if i == 0 || d.Peers[i].Name != d.Peers[i-1].Name {
+			n++
+		}
+	}
+	return n
 }
 
 // How a peer's pods are reached, as the configuration says it.
@@ -37,9 +60,10 @@ const (
 	None  = "none" // routed, without a tunnel
 )
 
-// Routed reports whether packets of a peer's pods come without a tunnel.
-func (d *Desired) Routed() bool {
-	return slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.Encap == None })
+// Takes reports whether packets of a peer's pods come in that encapsulation.
+func (d *Desired) Takes(encap string) bool {
+	return encap == d.Encap && encap != None || slices.Contains(d.Also, encap) ||
+		slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.Encap == encap })
 }
 
 // Node is this node.
@@ -51,14 +75,73 @@ type Node struct {
 	// PodCIDRs are where this node's pods get addresses of; the first one
 	// decides about TunnelIP.
 	PodCIDRs []netip.Prefix
-	// TunnelIP is the first address of the first pod CIDR.
+	// TunnelIP is the node's address in the pods' network: the first of the first
+	// pod CIDR, in calico mode one that was allocated.
 	TunnelIP netip.Addr
+	VTEPMAC  packet.MAC
+	// V6 is the endpoint of tunnels over IPv6, in modes that have one beside that
+	// over IPv4; nil elsewhere.
+	V6 *Endpoint
+	// HostIPs are further addresses of the node in the pods' network.
+	HostIPs []netip.Addr
+	// Pools are those PodCIDRs that pods get addresses of; nil: all of them.
+	Pools []netip.Prefix
+	// Blocks: the pod CIDRs are Calico's blocks, of which every address may be a
+	// pod's. Otherwise the first two and the last are not, and the first is the node's.
+	Blocks bool
+	// Held are addresses in the pools that are not to be given.
+	Held []Held
+}
+
+// Endpoint is where a node's tunnels of one family end.
+type Endpoint struct {
+	PublicIP netip.Addr
+	TunnelIP netip.Addr // invalid if it has none
 	VTEPMAC  packet.MAC
 }
 
-// TunnelIPs are the node's tunnel addresses: TunnelIP, and of the other family the
-// first address of its first pod CIDR.
-func (n *Node) TunnelIPs() []netip.Addr { return tunnelIPs(n.TunnelIP, n.PodCIDRs) }
+// Held is an address that somebody has.
+type Held struct {
+	Addr netip.Addr
+	Why  string // a sentence that begins with "it"
+	// Ask: who asks for it by name may have it.
+	Ask bool
+}
+
+// Endpoint is the one that reaches peers of a family; its PublicIP is invalid if
+// the node has none.
+func (n *Node) Endpoint(v6 bool) Endpoint {
+	first := Endpoint{PublicIP: n.PublicIP, TunnelIP: n.TunnelIP, VTEPMAC: n.VTEPMAC}
+	switch {
+	case first.PublicIP.IsValid() && first.PublicIP.Is6() == v6:
+		return first
+	case v6 && n.V6 != nil:
+		return *n.V6
+	}
+	return Endpoint{}
+}
+
+// PodPools are the prefixes that pods get addresses of.
+func (n *Node) PodPools() []netip.Prefix {
+	if n.Pools != nil {
+		return n.Pools
+	}
+	return n.PodCIDRs
+}
+
+// TunnelIPs are the node's addresses in the pods' network: TunnelIP, and of the other
+// family the first address of its first pod CIDR, or what V6 and HostIPs say.
+func (n *Node) TunnelIPs() (all []netip.Addr) {
+	if n.V6 == nil && !n.Blocks {
+		return tunnelIPs(n.TunnelIP, n.PodCIDRs)
+	}
+	all = append(all, n.TunnelIP)
+	if n.V6 != nil {
+		all = append(all, n.V6.TunnelIP)
+	}
+	all = append(all, n.HostIPs...)
+	return slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsValid() })
+}
 
 // TunnelIPs are the peer's tunnel addresses, as those of a Node.
 func (p *Peer) TunnelIPs() []netip.Addr { return tunnelIPs(p.TunnelIP, p.PodCIDRs) }
@@ -76,14 +159,25 @@ func tunnelIPs(first netip.Addr, cidrs []netip.Prefix) []netip.Addr {
 	return all
 }
 
-// Peer is another node.
+// Peer is another node, as far as it is reached in one way. A node some of whose
+// prefixes are carried otherwise than others is several peers with one Name.
 type Peer struct {
-	Name     string
+	Name string
+	// Way tells the peers of one node apart: empty, or such as "ipv6" or "direct".
+	Way      string
 	PublicIP netip.Addr
 	PodCIDRs []netip.Prefix
 	TunnelIP netip.Addr
 	VTEPMAC  packet.MAC
 	Encap    string // VXLAN, IPIP or None
+}
+
+// Key names the peer among all.
+func (p *Peer) Key() string {
+	if p.Way == "" {
+		return p.Name
+	}
+	return p.Name + " " + p.Way
 }
 
 // Conflict is something in the objects that cannot be carried out.
@@ -105,9 +199,17 @@ func (c Conflict) String() string {
 	return s
 }
 
-// Options is what the configuration says about the native mode.
+// Options are what a flavour goes by besides the objects.
 type Options struct {
-	Node  string
+	Node string
+	// Kept is what this node published before, as in Desired.Annotations. What the
+	// Node object says goes before it.
+	Kept map[string]string
+	// InUse reports whether a pod of this node has an address; nil: none has.
+	InUse func(netip.Addr) bool
+
+	// The rest is the native mode's.
+
 	Encap string
 	VNI   uint32
 	Port  uint16
@@ -139,18 +241,4 @@ func OptionsFrom(c *config.Config, subnets []netip.Prefix) Options {
 func VTEPMAC(node string) packet.MAC {
 	sum := sha1.Sum([]byte(node))
 	return packet.MAC{0x66, sum[0], sum[1], sum[2], sum[3], sum[4]}
-}
-
-// Detect says which mode the objects look like: flannel by annotations, calico
-// by IP pools, else native.
-func Detect(objs *source.Objects) string {
-	for _, n := range objs.Nodes {
-		if n.Annotations["flannel.alpha.coreos.com/kube-subnet-manager"] == "true" {
-			return "flannel"
-		}
-	}
-	if len(objs.IPPools) > 0 {
-		return "calico"
-	}
-	return "native"
 }

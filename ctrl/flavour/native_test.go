@@ -16,7 +16,8 @@ import (
 )
 
 func TestVTEPMAC(t *testing.T) {
-	for name, want := range map[string]string{"node-1": "66:b3:68:28:39:8e", "worker-1.example.com": "66:79:5c:76:d6:59"} {
+	for name, want := range map[string]string{"node-1": "66:b3:68:28:39:8e", "worker-1.example.com": "66:79:5c:76:d6:59",
+		"node-1-v6": "66:24:ac:63:df:6c", "worker-1.example.com-v6": "66:72:b8:bf:90:80"} {
 		if got := VTEPMAC(name).String(); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
@@ -47,9 +48,12 @@ func aged(n *corev1.Node, hours int) *corev1.Node {
 func brief(d *Desired) (out []string) {
 	if l := d.Local; l != nil {
 		out = append(out, fmt.Sprintf("local %s %v %v %v %v", l.Name, l.PublicIP, l.TunnelIP, l.VTEPMAC, l.PodCIDRs))
+		if v6 := l.V6; v6 != nil {
+			out = append(out, fmt.Sprintf("and %v %v %v", v6.PublicIP, v6.TunnelIP, v6.VTEPMAC))
+		}
 	}
 	for _, p := range d.Peers {
-		out = append(out, fmt.Sprintf("%s %v %v %v %v %s", p.Name, p.PublicIP, p.TunnelIP, p.VTEPMAC, p.PodCIDRs, p.Encap))
+		out = append(out, fmt.Sprintf("%s %v %v %v %v %s", p.Key(), p.PublicIP, p.TunnelIP, p.VTEPMAC, p.PodCIDRs, p.Encap))
 	}
 	for _, c := range d.Conflicts {
 		out = append(out, "conflict: "+c.String())
@@ -146,6 +150,9 @@ func TestDetect(t *testing.T) {
 	if got := Detect(&source.Objects{IPPools: []*source.IPPool{{}}}); got != "calico" {
 		t.Error(got)
 	}
+	if got := Detect(&source.Objects{ConfigMaps: []*corev1.ConfigMap{configMap("kube-flannel", "")}, Nodes: []*corev1.Node{n}}); got != "flannel" {
+		t.Error(got)
+	}
 	n.Annotations = map[string]string{"flannel.alpha.coreos.com/kube-subnet-manager": "true"}
 	if got := Detect(&source.Objects{Nodes: []*corev1.Node{n}}); got != "flannel" {
 		t.Error(got)
@@ -191,8 +198,8 @@ func TestCrossSubnet(t *testing.T) {
 			if len(d.Peers) != 2 || d.Peers[1].Encap != c.near || d.Peers[0].Encap != c.far {
 				t.Errorf("%v, want near %s, far %s", brief(d), c.near, c.far)
 			}
-			if d.Routed() != (c.near == None || c.far == None) {
-				t.Errorf("routed %v", d.Routed())
+			if d.Takes(None) != (c.near == None || c.far == None) {
+				t.Errorf("routed %v", d.Takes(None))
 			}
 		})
 	}

@@ -1,9 +1,10 @@
 // Package ipam gives pods addresses out of the node's pod CIDRs: at most one
 // a family and owner, never one twice, and a released one as late as it can.
 //
-// Of each CIDR three addresses are never given: the first (the node's tunnel
+// Of a pod CIDR three addresses are never given: the first (the node's tunnel
 // address), the one after it (a gateway elsewhere, in Flannel for one), and of
-// IPv4 the last (broadcast).
+// IPv4 the last (broadcast). Of a Calico block all are. Addresses that somebody
+// else has, as far as the cluster's objects say, are held back.
 //
 // The allocator is memory only. What is taken comes back at a restart from
 // the pod records (Reserve); what decides the order comes from History.
@@ -41,6 +42,22 @@ type Allocator struct {
 	taken map[netip.Addr]string   // owner by address, inside the CIDRs or not
 	owned map[string][]netip.Addr // addresses by owner
 	known History                 // of CIDRs that the node does not have, or not yet
+	held  map[netip.Addr]Held
+}
+
+// Pool is a prefix that pods get addresses of.
+type Pool struct {
+	CIDR netip.Prefix
+	// Whole: the first two addresses and the last are as good as the others.
+	Whole bool
+}
+
+// Held is an address that is not given by itself.
+type Held struct {
+	Addr netip.Addr
+	Why  string // "it is ..."
+	// Ask: it is given to who asks for it.
+	Ask bool
 }
 
 // New makes an allocator for the node's pod CIDRs, which may be none as yet.
@@ -52,23 +69,33 @@ func New(cidrs ...netip.Prefix) (*Allocator, error) {
 	return a, nil
 }
 
-// SetCIDRs replaces the CIDRs. Addresses taken outside of the new ones stay
-// taken until their owner releases them. On error nothing changes.
+// SetCIDRs is SetPools with pod CIDRs.
 func (a *Allocator) SetCIDRs(cidrs []netip.Prefix) error {
+	pools := make([]Pool, len(cidrs))
+	for i, c := range cidrs {
+		pools[i].CIDR = c
+	}
+	return a.SetPools(pools, nil)
+}
+
+// SetPools replaces the CIDRs and the addresses in them that are held back.
+// Addresses taken outside of the new ones stay taken until their owner releases
+// them. On error nothing changes.
+func (a *Allocator) SetPools(want []Pool, held []Held) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var pools []*pool
-	for i, c := range cidrs {
-		for _, other := range cidrs[:i] {
-			if c.Overlaps(other) {
-				return fmt.Errorf("pod CIDRs %s and %s overlap", other, c)
+	for i, w := range want {
+		for _, other := range want[:i] {
+			if w.CIDR.Overlaps(other.CIDR) {
+				return fmt.Errorf("pod CIDRs %s and %s overlap", other.CIDR, w.CIDR)
 			}
 		}
-		if old := a.poolOf(c); old != nil {
+		if old := a.poolOf(w); old != nil {
 			pools = append(pools, old)
 			continue
 		}
-		p, err := newPool(c)
+		p, err := newPool(w)
 		if err != nil {
 			return err
 		}
@@ -77,6 +104,10 @@ func (a *Allocator) SetCIDRs(cidrs []netip.Prefix) error {
 	}
 	a.known = a.history()
 	a.pools = pools
+	a.held = make(map[netip.Addr]Held, len(held))
+	for _, h := range held {
+		a.held[h.Addr] = h
+	}
 	return nil
 }
 
@@ -91,9 +122,9 @@ func (a *Allocator) CIDRs() []netip.Prefix {
 	return out
 }
 
-func (a *Allocator) poolOf(c netip.Prefix) *pool {
+func (a *Allocator) poolOf(w Pool) *pool {
 	for _, p := range a.pools {
-		if p.prefix == c.Masked() {
+		if p.prefix == w.CIDR.Masked() && p.whole == w.Whole {
 			return p
 		}
 	}
@@ -147,6 +178,9 @@ func (a *Allocator) grantable(want []netip.Addr) error {
 		if owner, ok := a.taken[addr]; ok {
 			return &RefusedError{addr, "it is in use by " + owner}
 		}
+		if h, ok := a.held[addr]; ok && !h.Ask {
+			return &RefusedError{addr, h.Why}
+		}
 	}
 	return nil
 }
@@ -158,12 +192,19 @@ func (a *Allocator) next(v6 bool) (netip.Addr, error) {
 		if p.prefix.Addr().Is6() != v6 {
 			continue
 		}
-		if addr, ok := p.next(a.taken); ok {
+		if addr, ok := p.next(a.free, len(a.taken)+len(a.held)); ok {
 			return addr, nil
 		}
 		full = append(full, p.prefix)
 	}
 	return netip.Addr{}, fmt.Errorf("%w in %v: all are taken by pods", ErrExhausted, full)
+}
+
+// free reports whether an address may be given to anybody.
+func (a *Allocator) free(addr netip.Addr) bool {
+	_, taken := a.taken[addr]
+	_, held := a.held[addr]
+	return !taken && !held
 }
 
 // Reserve marks addresses as the owner's, wherever they are: a pod that is

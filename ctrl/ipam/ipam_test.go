@@ -255,3 +255,56 @@ func BenchmarkAllocateNearlyFull(b *testing.B) {
 		a.Release("x")
 	}
 }
+
+// Of a Calico block every address is a pod's, but for those that somebody has.
+func TestWholePoolsAndHeldAddresses(t *testing.T) {
+	a, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddr
+	pools := []Pool{{CIDR: netip.MustParsePrefix("10.244.1.0/30"), Whole: true}, {CIDR: netip.MustParsePrefix("10.244.9.7/32"), Whole: true}}
+	held := []Held{{Addr: addr("10.244.1.0"), Why: "it is the node's tunnel address"}, {Addr: addr("10.244.1.2"), Why: "it is of pod web", Ask: true}}
+	if err := a.SetPools(pools, held); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, owner := range []string{"a", "b", "c"} {
+		addrs, err := a.Allocate(owner)
+		if err != nil {
+			t.Fatalf("%s: %v", owner, err)
+		}
+		got = append(got, addrs[0].String())
+	}
+	if want := []string{"10.244.1.1", "10.244.1.3", "10.244.9.7"}; !slices.Equal(got, want) {
+		t.Errorf("given are %v, want %v", got, want)
+	}
+	if _, err := a.Allocate("d"); !errors.Is(err, ErrExhausted) {
+		t.Errorf("what is held back was given: %v", err)
+	}
+	var refused *RefusedError
+	if _, err := a.Allocate("d", addr("10.244.1.0")); !errors.As(err, &refused) || refused.Why != "it is the node's tunnel address" {
+		t.Errorf("the tunnel address: %v", err)
+	}
+	if addrs, err := a.Allocate("d", addr("10.244.1.2")); err != nil || addrs[0] != addr("10.244.1.2") {
+		t.Errorf("an address that was asked for: %v, %v", addrs, err)
+	}
+
+	// What is no longer held back is given; a block of another size is another pool.
+	a.Release("d")
+	if err := a.SetPools(pools, nil); err != nil {
+		t.Fatal(err)
+	}
+	if addrs, err := a.Allocate("d"); err != nil || addrs[0] != addr("10.244.1.0") {
+		t.Errorf("given is %v, %v", addrs, err)
+	}
+	if err := a.SetPools([]Pool{{CIDR: netip.MustParsePrefix("10.244.1.0/30")}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Allocate("e", addr("10.244.1.0")); !errors.As(err, &refused) || !strings.Contains(refused.Why, "tunnel address") {
+		t.Errorf("of a pod CIDR the first address: %v", err)
+	}
+	if err := a.SetPools([]Pool{{CIDR: netip.MustParsePrefix("10.244.9.7/32")}}, nil); err == nil {
+		t.Error("a pod CIDR of one address was taken")
+	}
+}

@@ -14,19 +14,24 @@ const maxRecent = 256
 // which are skipped until nothing else is free.
 type pool struct {
 	prefix      netip.Prefix
+	whole       bool
 	first, last netip.Addr // the range that is given
 	cursor      netip.Addr // where the next search begins
 	recent      []netip.Addr
 }
 
-// newPool makes the pool of a CIDR, or says why no pod can live in it.
-func newPool(c netip.Prefix) (*pool, error) {
+// newPool makes a pool, or says why no pod can live in it.
+func newPool(w Pool) (*pool, error) {
+	c := w.CIDR
 	if !c.IsValid() {
 		return nil, fmt.Errorf("pod CIDR %q is not valid", c)
 	}
 	c = c.Masked()
-	p := &pool{prefix: c, last: lastOf(c)}
-	if c.Addr().BitLen()-c.Bits() >= 2 {
+	p := &pool{prefix: c, whole: w.Whole, last: lastOf(c)}
+	switch {
+	case w.Whole:
+		p.first = c.Addr()
+	case c.Addr().BitLen()-c.Bits() >= 2:
 		p.first = c.Addr().Next().Next()
 		if c.Addr().Is4() {
 			p.last = p.last.Prev()
@@ -54,6 +59,7 @@ func lastOf(c netip.Prefix) netip.Addr {
 // reserved says why an address of the prefix is never given, or nothing.
 func (p *pool) reserved(a netip.Addr) string {
 	switch {
+	case p.whole:
 	case a == p.prefix.Addr():
 		return "the first address of the pod CIDR is the node's tunnel address"
 	case a.Less(p.first):
@@ -65,16 +71,16 @@ func (p *pool) reserved(a netip.Addr) string {
 }
 
 // next finds a free address: from the cursor round, else the one that was
-// released longest ago. The caller takes it.
-func (p *pool) next(taken map[netip.Addr]string) (netip.Addr, bool) {
+// released longest ago. At most used addresses are not free. The caller takes it.
+func (p *pool) next(free func(netip.Addr) bool, used int) (netip.Addr, bool) {
 	skip := make(map[netip.Addr]bool, len(p.recent))
 	for _, a := range p.recent {
 		skip[a] = true
 	}
 	// Among that many addresses one must be free if one is.
-	tries := len(taken) + len(p.recent) + 1
+	tries := used + len(p.recent) + 1
 	for a := p.cursor; tries > 0; tries-- {
-		if _, used := taken[a]; !used && !skip[a] {
+		if free(a) && !skip[a] {
 			p.cursor = p.after(a)
 			return a, true
 		}
@@ -83,7 +89,7 @@ func (p *pool) next(taken map[netip.Addr]string) (netip.Addr, bool) {
 		}
 	}
 	for _, a := range p.recent {
-		if _, used := taken[a]; !used {
+		if free(a) {
 			return a, true
 		}
 	}

@@ -45,14 +45,14 @@ func (m *Manager) add(req *request) (*types100.Result, error) {
 // hostName is the host end's name for a request. A further interface of a
 // container whose first one has the pod's name gets a name of its own.
 func (m *Manager) hostName(req *request) string {
-	name := podlink.HostName(m.cfg.HostPrefix, req.namespace, req.pod, req.key.ContainerID)
+	name := podlink.HostName(m.cfg.HostPrefix(), req.namespace, req.pod, req.key.ContainerID)
 	sibling := m.find(func(p *pod) bool {
 		return p.rec.HostName == name && p.rec.ContainerID == req.key.ContainerID && p.rec.IfName != req.key.IfName
 	})
 	if sibling == nil {
 		return name
 	}
-	return podlink.HostName(m.cfg.HostPrefix, "", "", req.key.String())
+	return podlink.HostName(m.cfg.HostPrefix(), "", "", req.key.String())
 }
 
 // lockName locks the request's host name. The name can change while waiting,

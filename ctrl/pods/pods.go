@@ -64,8 +64,8 @@ type Config struct {
 	// PendingDir is where culvert-cni leaves the DELs that found no agent:
 	// see PendingDir. Empty: none are looked for.
 	PendingDir string
-	// HostPrefix begins the host ends' names: cv, or cali in calico mode.
-	HostPrefix string
+	// HostPrefix begins the host ends' names: cv, or cali in calico mode; nil: cv.
+	HostPrefix func() string
 	// MTU is the pods' at this moment, 0 while it is not known.
 	MTU func() int
 	// Queues is the number of queues of a pod's link: that of the workers.
@@ -115,8 +115,8 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Ready == nil {
 		cfg.Ready = func() error { return nil }
 	}
-	if cfg.HostPrefix == "" {
-		cfg.HostPrefix = "cv"
+	if cfg.HostPrefix == nil {
+		cfg.HostPrefix = func() string { return "cv" }
 	}
 	if cfg.Queues < 1 {
 		return nil, fmt.Errorf("pods: %d queues a pod: at least 1 is needed", cfg.Queues)

@@ -17,7 +17,7 @@ import (
 // a wider route.
 func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 	to, err := p.wantWays(r, peer)
-	p.complain(peer.Name, err)
+	p.complain(peer.Key(), err)
 	for _, c := range peer.PodCIDRs {
 		r.routes[c.Masked()] = route{to, protoCulvert}
 	}
@@ -38,8 +38,9 @@ func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 // group of them where the underlay has several ways to it, and returns the name. Of
 // several ways those that are not ready are left out. On an error it is not ready.
 func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
-	name := "peer " + peer.Name
+	name := "peer " + peer.Key()
 	to, err := p.adjacency(peer)
+	p.narrow(&to)
 	var all []underlay.NextHop
 	if err == nil {
 		all, err = p.underlay.NextHops(peer.PublicIP)
@@ -67,7 +68,7 @@ func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
 		r.adjacencies[name] = adjacency{by(to, all[0]), p.wantHop(r, all[0])}
 		return name, err
 	}
-	group := "ways to " + peer.Name
+	group := "ways to " + peer.Key()
 	for _, nh := range all {
 		one := fmt.Sprintf("%s via %s dev %s", name, nh.Via, nh.Dev)
 		r.adjacencies[one] = adjacency{by(to, nh), p.wantHop(r, nh)}
@@ -122,9 +123,12 @@ func (p *Programmer) adjacency(peer *flavour.Peer) (adj fib.Adjacency, err error
 	default:
 		adj.Kind, adj.VNI, adj.MAC = fib.KindVXLAN, p.desired.VNI, peer.VTEPMAC
 	}
-	local := p.desired.Local
-	if local == nil || !local.PublicIP.IsValid() {
-		return adj, fmt.Errorf("this node has no address in the cluster yet")
+	var local flavour.Endpoint
+	if p.desired.Local != nil {
+		local = p.desired.Local.Endpoint(peer.PublicIP.Is6())
+	}
+	if !local.PublicIP.IsValid() {
+		return adj, fmt.Errorf("this node has no address in the cluster yet, or none of the family of %s", peer.PublicIP)
 	}
 	own := packet.AddrFrom(local.PublicIP)
 	switch adj.Kind {
@@ -139,6 +143,13 @@ func (p *Programmer) adjacency(peer *flavour.Peer) (adj fib.Adjacency, err error
 	}
 	adj.Ready = err == nil
 	return adj, err
+}
+
+// narrow makes a tunnel as small as the path to its peer is known to be.
+func (p *Programmer) narrow(tunnel *fib.Adjacency) {
+	if mtu := p.paths[tunnel.Via]; mtu != 0 {
+		tunnel.MTU = uint16(min(int(tunnel.MTU), max(0, mtu-tunnel.Rewrite.Overhead())))
+	}
 }
 
 // complain logs when a peer becomes unreachable and when it is reached again.

@@ -99,36 +99,47 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 	if !n.PublicIP.IsValid() {
 		return
 	}
-	addr := packet.AddrFrom(n.PublicIP)
-	for _, ip := range append(n.TunnelIPs(), n.PublicIP) { // the last one of a family stays
-		if ip.Is4() {
-			r.node.Addr4 = packet.AddrFrom(ip)
-		} else {
-			r.node.Addr6 = packet.AddrFrom(ip)
+	for _, ip := range n.TunnelIPs() { // of each family, where there is no better one
+		if inside := family(&r.node.Tunnel4, &r.node.Tunnel6, ip); *inside == (packet.Addr{}) {
+			*inside = packet.AddrFrom(ip)
+		}
+		*family(&r.node.Addr4, &r.node.Addr6, ip) = packet.AddrFrom(ip)
+	}
+	for _, v6 := range []bool{false, true} {
+		e := n.Endpoint(v6)
+		if !e.PublicIP.IsValid() {
+			continue
+		}
+		addr := packet.AddrFrom(e.PublicIP)
+		*family(&r.node.Addr4, &r.node.Addr6, e.PublicIP) = addr
+		if p.desired.Takes(flavour.VXLAN) {
+			r.node.VTEPs = append(r.node.VTEPs, fib.LocalVTEP{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: e.VTEPMAC})
+		}
+		if p.desired.Takes(flavour.IPIP) && !v6 {
+			r.node.IPIP = addr
 		}
 	}
-	switch p.desired.Encap {
-	case flavour.VXLAN:
-		r.node.VTEPs = []fib.LocalVTEP{{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: n.VTEPMAC}}
-	case flavour.IPIP:
-		r.node.IPIP = addr
-	}
-	r.node.Routed = p.desired.Routed()
+	r.node.Routed = p.desired.Takes(flavour.None)
 	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
 	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {
 		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
-		inside := &r.node.Tunnel6
-		if c.Addr().Is4() {
-			inside = &r.node.Tunnel4
-		}
-		if *inside == (packet.Addr{}) {
-			*inside = packet.AddrFrom(c.Masked().Addr())
-		}
 	}
-	for _, a := range append(n.TunnelIPs(), n.PublicIP) {
+	own := append(n.TunnelIPs(), n.PublicIP)
+	if n.V6 != nil {
+		own = append(own, n.V6.PublicIP)
+	}
+	for _, a := range own {
 		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
 	}
+}
+
+// family is the one of two addresses that is of ip's family.
+func family(v4, v6 *packet.Addr, ip netip.Addr) *packet.Addr {
+	if ip.Is4() {
+		return v4
+	}
+	return v6
 }
 
 func wantPod(r *rows, pod Pod) {

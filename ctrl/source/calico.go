@@ -1,6 +1,8 @@
 package source
 
 import (
+	"encoding/json"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -87,4 +89,28 @@ type IPAMBlockAttribute struct {
 	Secondary           map[string]string `json:"secondary,omitempty"`
 	AlternateOwnerAttrs map[string]string `json:"alternateOwnerAttrs,omitempty"`
 	ReleasedAt          *metav1.Time      `json:"releasedAt,omitempty"`
+}
+
+// FelixConfiguration is Felix's, of the cluster ("default") or of one node ("node.NAME").
+type FelixConfiguration struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              FelixConfigurationSpec `json:"spec"`
+}
+
+// FelixConfigurationSpec are the few settings that Culvert goes by; what is not
+// set is nil.
+type FelixConfigurationSpec struct {
+	VXLANVNI   *int `json:"vxlanVNI,omitempty"`
+	VXLANPort  *int `json:"vxlanPort,omitempty"`
+	VXLANMTU   *int `json:"vxlanMTU,omitempty"`
+	VXLANMTUV6 *int `json:"vxlanMTUV6,omitempty"`
+	IPIPMTU    *int `json:"ipipMTU,omitempty"`
+}
+
+// UnmarshalJSON passes over the settings that are Felix's own: there are more
+// than a hundred, and every version brings some.
+func (s *FelixConfigurationSpec) UnmarshalJSON(text []byte) error {
+	type plain FelixConfigurationSpec
+	return json.Unmarshal(text, (*plain)(s))
 }

@@ -200,3 +200,19 @@ func checkIPAMBlock(b *IPAMBlock) *finding {
 	}
 	return nil
 }
+
+func checkFelixConfiguration(f *FelixConfiguration) *finding {
+	for _, v := range []struct {
+		key         string
+		value       *int
+		least, most int
+	}{
+		{"vxlanVNI", f.Spec.VXLANVNI, 1, 1<<24 - 1}, {"vxlanPort", f.Spec.VXLANPort, 1, 65535},
+		{"vxlanMTU", f.Spec.VXLANMTU, 0, 65535}, {"vxlanMTUV6", f.Spec.VXLANMTUV6, 0, 65535}, {"ipipMTU", f.Spec.IPIPMTU, 0, 65535},
+	} {
+		if v.value != nil && (*v.value < v.least || *v.value > v.most) {
+			return found(fmt.Sprintf("%d is out of range; write a number from %d to %d", *v.value, v.least, v.most), "spec", v.key)
+		}
+	}
+	return nil
+}

@@ -56,6 +56,7 @@ var kinds = []kind{
 	kindOf(calicoVersion, true, checkIPPool, func(o *Objects) *[]*IPPool { return &o.IPPools }),
 	kindOf(calicoVersion, true, checkBlockAffinity, func(o *Objects) *[]*BlockAffinity { return &o.BlockAffinities }),
 	kindOf(calicoVersion, true, checkIPAMBlock, func(o *Objects) *[]*IPAMBlock { return &o.IPAMBlocks }),
+	kindOf(calicoVersion, true, checkFelixConfiguration, func(o *Objects) *[]*FelixConfiguration { return &o.FelixConfigurations }),
 }
 
 // findKind finds a kind that Culvert reads.
@@ -120,6 +121,7 @@ func (o *Objects) sortAll() {
 	sorted(o.IPPools)
 	sorted(o.BlockAffinities)
 	sorted(o.IPAMBlocks)
+	sorted(o.FelixConfigurations)
 }
 
 func sorted[P metav1.Object](l []P) {

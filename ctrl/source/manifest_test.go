@@ -196,6 +196,8 @@ var mistakes = []struct{ in, want string }{
 	{"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: s}\nspec:\n  egress:\n  - to:\n    - ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}\n",
 		`7: spec.egress[0].to[0].ipBlock.except[0]: "11.0.0.0/16" is no CIDR inside 10.0.0.0/8; write one that is`},
 	{"apiVersion: crd.projectcalico.org/v1\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/8, vxlanMode: Always, ipipMode: Always}\n", "4: spec.ipipMode: both vxlanMode and ipipMode are on; set one of them to Never"},
+	{"apiVersion: crd.projectcalico.org/v1\nkind: FelixConfiguration\nmetadata: {name: default}\nspec: {vxlanVNI: 16777216}\n", "4: spec.vxlanVNI: 16777216 is out of range; write a number from 1 to 16777215"},
+	{"apiVersion: crd.projectcalico.org/v1\nkind: FelixConfiguration\nmetadata: {name: default}\nspec: {vxlanPort: high}\n", `4: spec: {"vxlanPort":"high"} is no FelixConfigurationSpec: json: cannot unmarshal string into Go struct field plain.vxlanPort of type int`},
 	{"apiVersion: crd.projectcalico.org/v1\nkind: IPAMBlock\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/26, allocations: [null, 3], attributes: []}\n", "4: spec.allocations[1]: 3 is no index of attributes, which has 0"},
 }
 
@@ -229,4 +231,22 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FelixConfiguration has many settings that are none of Culvert's business.
+func TestFelixConfiguration(t *testing.T) {
+	m, err := decodeManifest("f.yaml", []byte(`apiVersion: crd.projectcalico.org/v1
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {bpfLogLevel: "", vxlanVNI: 4097, someday: {a: [1, 2]}, vxlanMTU: 0}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o Objects
+	m.objects[0].kind.add(&o, m.objects[0].value)
+	s := o.FelixConfigurations[0].Spec
+	if *s.VXLANVNI != 4097 || *s.VXLANMTU != 0 || s.VXLANPort != nil {
+		t.Errorf("%+v", s)
+	}
 }

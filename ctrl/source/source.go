@@ -40,6 +40,8 @@ type Objects struct {
 	BlockAffinities []*BlockAffinity
 	IPAMBlocks      []*IPAMBlock
 
+	FelixConfigurations []*FelixConfiguration
+
 	origin map[Ref]Place
 }
 

@@ -25,7 +25,11 @@ func (l *Lab) startAgents(ctx context.Context) error {
 	if err := os.Mkdir(l.ManifestDir(), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(l.ManifestDir(), "nodes.yaml"), []byte(l.manifests()), 0o644); err != nil {
+	if l.cluster != nil {
+		if err := l.copyManifests(); err != nil {
+			return err
+		}
+	} else if err := os.WriteFile(filepath.Join(l.ManifestDir(), "nodes.yaml"), []byte(l.manifests()), 0o644); err != nil {
 		return err
 	}
 	for _, n := range l.Nodes {
@@ -97,13 +101,10 @@ func list(prefixes []netip.Prefix) string {
 func (l *Lab) agentConfig(n *Node, dir string) string {
 	return fmt.Sprintf(`node: %s
 source: dir:%s
-mode: native
 uplinks: [%s]
-native: {encap: %s, crossSubnet: %t, clusterCIDRs: [%s]}
-vxlan: {vni: %d, port: %d}
 socket: %s
 stateDir: %s
-%s`, n.Name, l.ManifestDir(), uplink, l.Encap, l.CrossSubnet, list(l.Clusters), l.VNI, l.Port, n.Socket, filepath.Join(dir, "state"), l.config)
+%s%s`, n.Name, l.ManifestDir(), uplink, n.Socket, filepath.Join(dir, "state"), l.modeConfig(), l.config)
 }
 
 // startAgent starts culvertd in the node's namespace. It lives on when this

@@ -81,6 +81,8 @@ type Options struct {
 	// Progress is told what is being done, a line each; nil = nobody.
 	Progress io.Writer
 
+	// Cluster is a cluster to build after, in place of Nodes, Peer and Family.
+	Cluster *Cluster
 	// NodeKinds says what every node is, in place of Nodes and Peer: for tests.
 	NodeKinds []Kind
 }
@@ -106,6 +108,7 @@ type Lab struct {
 
 	progress io.Writer
 	config   string
+	cluster  *Cluster
 }
 
 // Node is a node of the lab.
@@ -141,6 +144,8 @@ type Pod struct {
 
 	// Addrs are one of each family of the lab's pods, IPv4 first.
 	Addrs []netip.Addr `json:"addrs"`
+
+	asked netip.Addr // what is asked for at ADD, if anything
 }
 
 // Addr6 is the pod's IPv6 address; invalid if it has none.

@@ -56,6 +56,9 @@ func (l *Lab) underlay6() bool { return l.Nodes[0].Addr.Is6() }
 
 // underlay is the nodes' network.
 func (l *Lab) underlay() netip.Prefix {
+	if l.cluster != nil {
+		return l.cluster.Underlay
+	}
 	if l.underlay6() {
 		return underlayNet6
 	}
@@ -158,6 +161,10 @@ func plan(o Options) (*Lab, error) {
 	l := &Lab{
 		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
 		Encap: o.Encap, CrossSubnet: o.CrossSubnet, VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
+	}
+	if o.Cluster != nil {
+		l.planCluster(o.Cluster, o)
+		return l, nil
 	}
 	if o.Family != IPv6 {
 		l.Clusters = append(l.Clusters, clusterNet)

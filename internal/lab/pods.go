@@ -74,11 +74,15 @@ func (l *Lab) CNI(ctx context.Context, n *Node, p *Pod, command string) ([]byte,
 	}
 	ctx, cancel := context.WithTimeout(ctx, cniTimeout)
 	defer cancel()
+	args := fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s", Namespace, p.Name, p.ContainerID)
+	if p.asked.IsValid() {
+		args += ";IP=" + p.asked.String()
+	}
 	cmd := exec.CommandContext(ctx, l.program("culvert-cni"))
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.ContainerID, "CNI_NETNS=" + netnsPath(p.Netns),
 		"CNI_IFNAME=eth0", "CNI_PATH=" + l.BinDir,
-		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s", Namespace, p.Name, p.ContainerID),
+		"CNI_ARGS=" + args,
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(conf), &stdout, &stderr

@@ -58,13 +58,10 @@ func (l *Lab) buildUnderlay(ctx context.Context) error {
 	return nil
 }
 
-// gateway4 and gateway6 are the nodes' default gateways. Nobody has these
-// addresses; but nodes have a default route, and Linux answers a pod's ARP for
+// gatewayOf is the default gateway of nodes in a network. Nobody has that
+// address; but nodes have a default route, and Linux answers a pod's ARP for
 // 169.254.1.1 (proxy ARP) only when it has a route there.
-var (
-	gateway4 = netip.MustParseAddr("192.168.50.254")
-	gateway6 = netip.MustParseAddr("fd50::fe")
-)
+func gatewayOf(network netip.Prefix) []byte { return nth(network.Masked().Addr(), 254).AsSlice() }
 
 // buildBridge makes the bridge's namespace and a port for every node.
 func (l *Lab) buildBridge() error {
@@ -148,14 +145,14 @@ func configure(netnsName, dev string, addr netip.Prefix) error {
 			err = netlink.AddrAdd(link, address(addr))
 		}
 		if err == nil {
-			route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway4.AsSlice()}
+			route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gatewayOf(addr)}
 			if addr.Addr().Is6() { // of IPv4 there is no gateway, but a route
 				route.Gw, route.Scope, route.Dst = nil, netlink.SCOPE_LINK, anywhere4
 			}
 			err = netlink.RouteAdd(route)
 		}
 		if err == nil && addr.Addr().Is6() {
-			err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway6.AsSlice()})
+			err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gatewayOf(addr)})
 		}
 		if err != nil {
 			return fmt.Errorf("address %s on %s of %s: %w", addr, dev, netnsName, err)
