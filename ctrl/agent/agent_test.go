@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/flavour"
 	"culvert/ctrl/pods"
 	"culvert/ctrl/underlay"
+	"culvert/dataplane/xsk"
 	"culvert/internal/packet"
 )
 
@@ -111,5 +113,41 @@ func TestCNIWaitsForRestore(t *testing.T) {
 	}
 	if err := a.readyForPods(); !errors.Is(err, errRestoring) {
 		t.Errorf("ready for pods: %v", err)
+	}
+}
+
+// What the steering programs are told: the ends of the tunnels there can be, and the
+// pods' prefixes only while some peer sends packets as they are.
+func TestWhatIsSteered(t *testing.T) {
+	cidrs := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}
+	own := netip.MustParseAddr("192.168.0.1")
+	vxlan, ipip := xsk.Endpoint{Addr: own, Port: 4789}, xsk.Endpoint{Addr: own}
+	for _, c := range []struct {
+		encap    string
+		peers    []string
+		ends     []xsk.Endpoint
+		prefixes bool
+	}{
+		{flavour.VXLAN, nil, []xsk.Endpoint{vxlan}, false},
+		{flavour.VXLAN, []string{flavour.VXLAN}, []xsk.Endpoint{vxlan}, false},
+		{flavour.VXLAN, []string{flavour.VXLAN, flavour.None}, []xsk.Endpoint{vxlan}, true},
+		{flavour.IPIP, []string{flavour.IPIP}, []xsk.Endpoint{ipip}, false},
+		{flavour.IPIP, []string{flavour.None}, []xsk.Endpoint{ipip}, true},
+		{flavour.None, nil, nil, false},
+		{flavour.None, []string{flavour.None}, nil, true},
+	} {
+		d := &flavour.Desired{Encap: c.encap, Port: 4789, Local: &flavour.Node{PublicIP: own, PodCIDRs: cidrs}}
+		for _, e := range c.peers {
+			d.Peers = append(d.Peers, flavour.Peer{Encap: e})
+		}
+		if got := endpoints(d); !slices.Equal(got, c.ends) {
+			t.Errorf("%s with peers of %v: endpoints %v, want %v", c.encap, c.peers, got, c.ends)
+		}
+		if got := prefixes(d); (len(got) != 0) != c.prefixes {
+			t.Errorf("%s with peers of %v: prefixes %v", c.encap, c.peers, got)
+		}
+	}
+	if endpoints(&flavour.Desired{Encap: flavour.VXLAN}) != nil || prefixes(&flavour.Desired{Peers: []flavour.Peer{{Encap: flavour.None}}}) != nil {
+		t.Error("something is steered to a node that nobody knows yet")
 	}
 }
