@@ -327,6 +327,30 @@ func TestFlannelClusterOfTheWriteUp(t *testing.T) {
 			t.Errorf("%s is published as %s, want %s", key, got, want)
 		}
 	}
+
+	// A configuration that cannot be carried out changes nothing.
+	conf := filepath.Join(c.ManifestDir(), "kube-flannel.yaml")
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, conf, strings.ReplaceAll(string(text), `"Type": "vxlan"`, `"Type": "udp"`))
+	eventually(t, "a backend that Culvert does not speak is told", func() error {
+		s := culvertJSON[api.Status](t, n, "status")
+		if !s.Ready || s.Peers != 1 || len(s.Degraded) != 1 || !strings.Contains(s.Degraded[0], "Backend.Type udp is nothing that Culvert speaks") {
+			return fmt.Errorf("ready %t, peers %d, degraded %q", s.Ready, s.Peers, s.Degraded)
+		}
+		return nil
+	})
+	must(t, a1.Netns, "ping", "-n", "-c", "1", "-W", "2", s1.Addr.String())
+	write(t, conf, string(text))
+	eventually(t, "it is well again", func() error {
+		if s := culvertJSON[api.Status](t, n, "status"); len(s.Degraded) != 0 {
+			return fmt.Errorf("degraded %q", s.Degraded)
+		}
+		return nil
+	})
+
 	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
