@@ -87,6 +87,21 @@ func (w *worker) forwardBig(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	}
 }
 
+// takesChain reports whether the egress device sends a frame of so many chunks.
+func (w *worker) takesChain(f *frame.Frame, adj *fib.Adjacency) bool {
+	q := w.ports[adj.Port%maxPorts]
+	return q == nil || len(f.Rest) < q.limits.Chunks
+}
+
+// largest is the length of the largest packet that leaves by adj: what the path takes,
+// and one chunk if the port's device sends no chains, as zero-copy drivers may.
+func (w *worker) largest(adj *fib.Adjacency) uint16 {
+	if q := w.ports[adj.Port%maxPorts]; q != nil && q.limits.Chunks == 1 {
+		return min(adj.MTU, uint16(w.pool.ChunkSize()-frame.Headroom))
+	}
+	return adj.MTU
+}
+
 // forwardSegments sends a frame that stands for many: whole, where the egress
 // device takes it so, else cut.
 func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency) {

@@ -47,6 +47,8 @@ func (w *worker) takeMail() (end bool) {
 		job()
 	}
 	w.mail.jobs = nil
+	w.injected = append(w.injected, w.mail.packets...)
+	w.mail.packets = nil
 	w.mail.pending.Store(false)
 	return w.mail.done
 }

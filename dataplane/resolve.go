@@ -26,7 +26,7 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 		w.refuse(f, rec, adj, drop.TTLExceeded)
 		return
 	}
-	if f.SegSize != 0 || rec.info.L3Len > uint32(adj.MTU) {
+	if f.SegSize != 0 || rec.info.L3Len > uint32(adj.MTU) || len(f.Rest) != 0 && !w.takesChain(f, adj) {
 		w.forwardBig(f, rec, adj)
 		return
 	}
@@ -244,7 +244,7 @@ func (w *worker) refuse(f *frame.Frame, rec *record, adj *fib.Adjacency, r drop.
 	case drop.NeighbourUnresolved:
 		w.sendError(f, rec, &errHostUnreachable, 0)
 	case drop.TooBig:
-		w.sendError(f, rec, &errTooBig, adj.MTU)
+		w.sendError(f, rec, &errTooBig, w.largest(adj))
 	}
 	w.discard(f, rec, r)
 }

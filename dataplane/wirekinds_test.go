@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket/layers"
 
@@ -276,4 +277,87 @@ func TestVerdictIsOfTheWay(t *testing.T) {
 		t.Error("a packet without the tunnel took the flow's verdict")
 	}
 	n.wantDrops(drop.RoutedSource, 1)
+}
+
+// Established flows allocate nothing in IPIP and without a tunnel either, nor does what
+// is refused.
+func TestOtherKindsDoNotAllocate(t *testing.T) {
+	n := mixedNode(t)
+	pod, wire := &loop{pool: n.w.pool}, &loop{pool: n.w.pool}
+	podQueue, wireQueue := n.w.ports[n.pods["a"].port], n.w.ports[n.upPort]
+	podQueue.dev, wireQueue.dev = pod, wire
+	for i := range 500 {
+		port := uint16(1000 + i)
+		pod.frames = append(pod.frames,
+			kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipB), kit.UDP(port, 9)),
+			kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, ipD), kit.UDP(port, 9)))
+		wire.frames = append(wire.frames,
+			inIPIP(t, 0, kit.IP4(ipB, ipA), kit.UDP(9, port)),
+			kit.Frame(t, kit.Eth(nic3, nic1), kit.IP4(ipD, ipA), kit.UDP(9, port)))
+	}
+	run := func(q *portQueue) float64 {
+		return testing.AllocsPerRun(100, func() {
+			n.w.handle(q)
+			n.w.flows.Quiesce(0)
+		})
+	}
+	if out, in := run(podQueue), run(wireQueue); out != 0 || in != 0 {
+		t.Errorf("%v allocations a burst to the wire, %v from it", out, in)
+	}
+	n.wantDrops(drop.None, 0)
+	wire.frames = [][]byte{
+		kit.Frame(t, kit.Eth(nic3, nic1), kit.IP4("203.0.113.1", ipA), kit.UDP(9, 9)),
+		inIPIP(t, 0, kit.IP4(ipD, ipA), kit.UDP(9, 9)),
+	}
+	wire.next = 0
+	if got := run(wireQueue); got != 0 {
+		t.Errorf("%v allocations a burst of what is refused", got)
+	}
+	if n.drops(drop.RoutedSource) == 0 || n.drops(drop.TunnelSourceMismatch) == 0 {
+		t.Error("nothing was refused")
+	}
+}
+
+// FuzzWire gives a node that takes all kinds any bytes from the wire: no frame is lost
+// or used twice (the engine is checked), and nothing goes back to the wire but errors
+// and answers to peers.
+func FuzzWire(f *testing.F) {
+	t := &testing.T{}
+	for _, b := range [][]byte{
+		inIPIP(t, 0, kit.IP4(ipB, ipA), kit.UDP(1, 2), kit.Payload(8)),
+		inIPIP(t, 3, kit.IP4(ipB, ipA, kit.TTL(1)), kit.TCP(1, 2)),
+		kit.Frame(t, kit.Eth(nic3, nic1), kit.IP4(ipD, ipA), kit.TCP(1, 2), kit.Payload(8)),
+		kit.Frame(t, kit.Eth(nic3, nic1), kit.IP6(ipD6, kindA6), kit.ICMP6(128, 0), kit.Payload(8)),
+		kit.Frame(t, kit.Eth(nic3, nic1), kit.VLAN(3), kit.IP4(ipD, ipA, kit.Fragment(8, true), kit.Proto(17)), kit.Payload(16)),
+		kit.Frame(t, kit.Eth(nic3, nic1), kit.IP4(router, ipA), kit.ICMP4(3, 4, 0, 1300), kit.Bytes(kit.IP(t, kit.IP4(ipA, ipD), kit.UDP(1, 2))...)),
+	} {
+		f.Add(b)
+	}
+	n := mixedNode(t) // one for all: it takes longer to make than thousands of frames
+	f.Cleanup(func() { n.e.Close() })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 2000 {
+			return
+		}
+		n.clock += time.Second // fragments and flows end, and the engine's hold on memory with them
+		n.uplink.Inject(b)
+		n.step()
+		n.w.expireFragments()
+		if n.drops(drop.Bug) != 0 {
+			t.Fatal("the worker panicked")
+		}
+		if err := n.w.checkLeaks(); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range n.uplink.TakeSent() {
+			if dst := packet.Ethernet(s.Data).Dst(); dst != (packet.MAC{2, 0, 0, 0, 0, 2}) && dst != (packet.MAC{2, 0, 0, 0, 0, 3}) {
+				t.Errorf("a frame went to %s", dst)
+			}
+		}
+		for _, s := range n.pods["a"].dev.TakeSent() {
+			if src := s.Data[26:30]; s.Data[12] == 8 && s.Data[13] == 0 && len(s.Data) > 34 && [4]byte(src) == [4]byte{10, 244, 1, 2} {
+				t.Errorf("the pod got a packet from its own address: %x", s.Data)
+			}
+		}
+	})
 }

@@ -53,6 +53,7 @@ type worker struct {
 	fragmenter packet.Fragmenter
 	groups     groups
 	frags      fragments
+	injected   []injected   // packets that came by mail
 	arena      []frame.Desc // continuation chunks of staged frames that were cut or merged
 
 	now       uint32 // seconds since the engine started, as the flow table counts
@@ -68,7 +69,8 @@ type worker struct {
 		sync.Mutex
 		pending atomic.Bool
 		jobs    []func()
-		done    bool // the worker has ended: jobs run on the caller
+		packets []injected // by Engine.Inject
+		done    bool       // the worker has ended: jobs run on the caller
 		running bool
 	}
 	gauges gauges
@@ -122,7 +124,7 @@ func (w *worker) run() {
 	w.mail.Unlock()
 	for !w.takeMail() {
 		w.flows.Quiesce(w.id)
-		got := 0
+		got := w.handleInjected()
 		for _, q := range w.rx {
 			got += w.handle(q)
 		}
@@ -230,6 +232,12 @@ func (w *worker) handle(q *portQueue) int {
 	}
 	bump(&w.gauges.bursts[bits.Len(uint(n-1))], 1)
 	bump(&w.gauges.burstFrames, uint64(n))
+	w.process(q)
+	return n
+}
+
+// process takes the burst in hand, which came from q, through the stages.
+func (w *worker) process(q *portQueue) {
 	w.from, w.in, w.shared = q, q, q.port.spec.Kind == PortIntake
 	w.snap, w.budget = w.eng.tables.Load(), exceptionBudget
 	w.stage, w.cur = stageIngress, 0
@@ -241,7 +249,6 @@ func (w *worker) handle(q *portQueue) int {
 		in.publish()
 	}
 	w.received = w.received[:0]
-	return n
 }
 
 // stage is a step of the pipeline that all frames of a burst take together.

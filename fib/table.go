@@ -136,7 +136,7 @@ func (t *Table) replace(id AdjID, a *Adjacency) {
 		return
 	}
 	t.dirty = true
-	if old.Via != a.Via || old.Kind != a.Kind {
+	if old.remote() != a.remote() || old.Kind != a.Kind {
 		t.countPeer(a, 1)
 		t.countPeer(old, -1)
 	}

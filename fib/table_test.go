@@ -249,3 +249,40 @@ func TestKindNames(t *testing.T) {
 		}
 	}
 }
+
+// A peer that is reached without a tunnel is known by its own address, not by the next
+// hop's, and is told from those with a tunnel.
+func TestDirectPeers(t *testing.T) {
+	table := NewTable()
+	one, two, gateway := packet.AddrFrom(addr("192.168.0.42")), packet.AddrFrom(addr("192.168.0.43")), packet.AddrFrom(addr("192.168.0.254"))
+	pod := packet.AddrFrom(addr("10.244.2.9"))
+	direct := func(to packet.Addr) Adjacency {
+		return Adjacency{Kind: KindDirect, Ready: true, Via: gateway.Netip(), Remote: to.Netip(), Peer: to.Fold()}
+	}
+	check := func(what string, isOne, isTwo, directOne, via bool) {
+		t.Helper()
+		s := table.Commit()
+		if s.IsPeer(one) != isOne || s.IsPeer(two) != isTwo || s.IsDirectPeer(one) != directOne || s.IsPeer(gateway) || s.ViaDirect(&pod) != via {
+			t.Errorf("%s: IsPeer %v and %v, IsDirectPeer %v, the gateway is one: %v, ViaDirect %v", what,
+				s.IsPeer(one), s.IsPeer(two), s.IsDirectPeer(one), s.IsPeer(gateway), s.ViaDirect(&pod))
+		}
+	}
+	id := table.AddAdjacency(direct(one))
+	if err := table.SetRoute(Route{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Adj: id}); err != nil {
+		t.Fatal(err)
+	}
+	check("added", true, false, true, true)
+	if s := table.Commit(); !s.Holds(&pod) || s.Holds(&one) {
+		t.Error("Holds is not about routes")
+	}
+	table.UpdateAdjacency(id, direct(two))
+	check("of another peer behind the same gateway", false, true, false, true)
+	table.UpdateAdjacency(id, Adjacency{Kind: KindVXLAN, Ready: true, Via: one.Netip(), Peer: one.Fold(), VNI: 1})
+	check("in a tunnel", true, false, false, false)
+	table.UpdateAdjacency(id, direct(one))
+	check("without it again", true, false, true, true)
+	table.RemoveAdjacency(id)
+	check("removed, while its route stays", false, false, false, true)
+	table.DeleteRoute(netip.MustParsePrefix("10.244.2.0/24"))
+	check("gone", false, false, false, false)
+}

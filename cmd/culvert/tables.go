@@ -140,9 +140,20 @@ func (a *app) peerCommand() *cobra.Command {
 func printPeers(w io.Writer, peers []api.Peer) {
 	rows := make([][]string, len(peers))
 	for i, p := range peers {
-		rows[i] = []string{p.Name, p.Dst, p.Encap, p.MAC, strings.Join(p.PodCIDRs, ","), p.Via, p.Dev, p.State}
+		rows[i] = []string{p.Name, p.Dst, p.Encap, p.MAC, strings.Join(p.PodCIDRs, ","), p.Via, p.Dev, mtuOf(&p), p.State}
 	}
-	columns(w, "NAME DST ENCAP MAC PODCIDRS VIA DEV STATE", rows)
+	columns(w, "NAME DST ENCAP MAC PODCIDRS VIA DEV MTU STATE", rows)
+}
+
+// mtuOf is a peer's MTU, and until when, in seconds, if its path has made it smaller.
+func mtuOf(p *api.Peer) string {
+	if p.MTU == 0 {
+		return ""
+	}
+	if p.PMTU == 0 {
+		return strconv.Itoa(p.MTU)
+	}
+	return fmt.Sprintf("%d(%ds)", p.MTU, p.Expires)
 }
 
 func (a *app) podCommand() *cobra.Command {

@@ -23,6 +23,7 @@ import (
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/ipam"
 	"culvert/ctrl/metrics"
+	"culvert/ctrl/outer"
 	"culvert/ctrl/pods"
 	"culvert/ctrl/program"
 	"culvert/ctrl/source"
@@ -43,7 +44,8 @@ type Agent struct {
 
 	underlay *underlay.Watcher
 	engine   *dataplane.Engine
-	umems    []*xsk.Umem    // by worker
+	umems    []*xsk.Umem // by worker
+	paths    *outer.Paths
 	intake   *intake.Intake // nil where there is none
 	program  *program.Programmer
 	ipam     *ipam.Allocator
@@ -56,6 +58,10 @@ type Agent struct {
 	// never while waiting, for status, metrics and probes need it.
 	applying sync.Mutex // one set of objects at a time
 	holding  sync.Mutex // one change of the uplinks at a time
+	hearing  sync.Mutex // one change of the listener at a time
+	ear      *outer.Listener
+	hears    outer.Local // what ear was made for
+	mute     string      // why there is none, as it was logged
 
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name
@@ -82,7 +88,7 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
-		uplinks: map[string]*uplink{}, ports: map[string]*podPort{},
+		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
 	dir, ok := cfg.Dir()

@@ -51,6 +51,7 @@ func (a *Agent) Status() api.Status {
 		s.Intake = &api.Intake{Queues: in.Spec.Queues,
 			RingFull: map[string]uint64{"rx": in.Device.RxRingFull, "fill": in.Device.RxFillEmpty}}
 	}
+	s.Outer = a.outerStatus()
 	a.uplinkStatus(&s)
 	a.reasons(&s, d)
 	s.Ready = len(s.Reasons) == 0
@@ -209,6 +210,7 @@ func (a *Agent) Peers() []api.Peer {
 	d := a.program.Desired()
 	snap := a.program.Snapshot()
 	out := []api.Peer{}
+	paths := a.paths.All()
 	for i := range d.Peers {
 		peer := &d.Peers[i]
 		p := api.Peer{
@@ -228,10 +230,15 @@ func (a *Agent) Peers() []api.Peer {
 			p.Via, p.Dev = nh.Via.String(), nh.Dev
 		}
 		if len(peer.PodCIDRs) > 0 {
-			if r, ok := snap.Route(peer.PodCIDRs[0]); ok && snap.Adjacency(r.Adj).Ready {
-				p.State = "ready"
+			if r, ok := snap.Route(peer.PodCIDRs[0]); ok {
+				adj := snap.Adjacency(r.Adj)
+				p.MTU = int(adj.MTU)
+				if adj.Ready {
+					p.State = "ready"
+				}
 			}
 		}
+		describePath(&p, paths[peer.PublicIP])
 		out = append(out, p)
 	}
 	return out
@@ -253,7 +260,7 @@ func (a *Agent) Config() api.ConfigView {
 func (a *Agent) RouteCounts() map[string]int {
 	snap := a.program.Snapshot()
 	counts := map[string]int{}
-	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindIPIP, fib.KindDirect, fib.KindLocal, fib.KindBlackhole} {
+	for _, k := range []fib.Kind{fib.KindPod, fib.KindVXLAN, fib.KindIPIP, fib.KindDirect, fib.KindLocal, fib.KindBlackhole, fib.KindReject} {
 		counts[k.String()] = 0
 	}
 	for r := range snap.Routes() {

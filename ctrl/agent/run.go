@@ -111,6 +111,7 @@ func (a *Agent) stop() error {
 	}
 	a.holding.Lock()
 	defer a.holding.Unlock()
+	errs = append(errs, a.deafen())
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
@@ -148,9 +149,12 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	}
 	a.objects, a.foreign, a.overhead, a.most = objects, foreign, overheadOf(d), d.MTU
 	a.mu.Unlock()
-	a.underlay.Track(peersOf(d))
+	peers := peersOf(d)
+	a.underlay.Track(peers)
+	a.paths.SetPeers(peers)
 	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
+	a.listen()
 	if d.Local != nil {
 		a.setPools(d.Local)
 	}
@@ -298,6 +302,8 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 			continue
 		case <-resync.C:
 			a.steer(false)
+			a.listen()
+			a.expirePaths()
 		}
 		a.measureMTU()
 		if a.holdUplinks() {

@@ -19,6 +19,7 @@ type Status struct {
 	Workers []Worker `json:"workers"`
 	Uplinks []Uplink `json:"uplinks"`
 	Intake  *Intake  `json:"intake,omitempty"` // absent where devices have XDP programs of their own
+	Outer   Outer    `json:"outer"`
 	Peers   int      `json:"peers"`
 	Pods    int      `json:"pods"`
 	Routes  int      `json:"routes"`
@@ -41,6 +42,16 @@ type Intake struct {
 	// RingFull counts frames that were lost because the ring, or for big frames the
 	// socket, had no room (rx), or no free frame (fill).
 	RingFull map[string]uint64 `json:"ringfull"`
+}
+
+// Outer is what the underlay did to tunnel packets, since the start.
+type Outer struct {
+	// Errors counts the ICMP errors about them, by kind as in Peer.
+	Errors map[string]uint64 `json:"errors"`
+	// Narrowed is the number of peers whose path MTU is known from such errors.
+	Narrowed int `json:"narrowed"`
+	// Fragmented counts the tunnel packets that came in fragments.
+	Fragmented uint64 `json:"fragmented"`
 }
 
 // VTEP is the node's own tunnel endpoint.

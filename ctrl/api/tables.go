@@ -97,6 +97,20 @@ type Peer struct {
 	Via   string `json:"via,omitempty"`
 	Dev   string `json:"dev,omitempty"`
 	State string `json:"state"` // ready, unresolved or conflict
+	// MTU is the largest IP packet of a pod that gets to the node.
+	MTU int `json:"mtu,omitempty"`
+	// PMTU is the largest outer packet that gets there, as routers have said, and
+	// Expires the seconds until that is tried again; absent where none has.
+	PMTU    int `json:"pmtu,omitempty"`
+	Expires int `json:"expires,omitempty"`
+	// Errors counts the ICMP errors about packets to the node, by kind: too_big,
+	// host_unreachable, port_unreachable, protocol_unreachable, prohibited,
+	// time_exceeded, other.
+	Errors map[string]uint64 `json:"errors,omitempty"`
+	// Fragmented counts tunnel packets from the node that came in fragments, and
+	// Fragment is the longest one of the last such packet in bytes.
+	Fragmented uint64 `json:"fragmented,omitempty"`
+	Fragment   int    `json:"fragment,omitempty"`
 }
 
 // Pod is an element of GET /v1/pods: a pod of this node.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -27,6 +28,25 @@ socket: /run/culvert/culvert.sock
 stateDir: /var/lib/culvert
 listen: 127.0.0.1:9476
 `
+
+// Every encapsulation is accepted, and a pod MTU as large as it leaves room for.
+func TestEncapsulations(t *testing.T) {
+	for native, most := range map[string]int{
+		"{encap: vxlan}": 1450, "{encap: ipip}": 1480, "{encap: none}": 1500,
+		"{encap: vxlan, crossSubnet: true}": 1450, "{encap: ipip, crossSubnet: true}": 1480,
+	} {
+		for mtu := most; mtu <= most+1; mtu++ {
+			c, err := Parse("c.yaml", fmt.Appendf(nil, "node: n\nnative: %s\nmtu: %d\n", native, mtu), nil)
+			if err != nil {
+				t.Errorf("%s: %v", native, err)
+				continue
+			}
+			if err := c.CheckUplinkMTU("eth0", 1500); (err == nil) != (mtu == most) {
+				t.Errorf("%s with MTU %d over 1500: %v", native, mtu, err)
+			}
+		}
+	}
+}
 
 // The agent can bind the longest path that passes (apiserver's tests bind it).
 func TestLongestSocketPath(t *testing.T) {

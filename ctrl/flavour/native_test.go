@@ -198,8 +198,8 @@ func TestCrossSubnet(t *testing.T) {
 			if len(d.Peers) != 2 || d.Peers[1].Encap != c.near || d.Peers[0].Encap != c.far {
 				t.Errorf("%v, want near %s, far %s", brief(d), c.near, c.far)
 			}
-			if d.Routed() != (c.near == None || c.far == None) {
-				t.Errorf("routed %v", d.Routed())
+			if d.Takes(None) != (c.near == None || c.far == None) {
+				t.Errorf("routed %v", d.Takes(None))
 			}
 		})
 	}

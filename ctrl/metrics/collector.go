@@ -32,6 +32,9 @@ var (
 	flowEnds   = describe("flow_ends_total", "Flows that ended, by reason.", "reason")
 	routes     = describe("routes", "Routes in the forwarding table, by kind.", "kind")
 	peers      = describe("peers", "Other nodes that this node has routes to.")
+	outerErrs  = describe("outer_errors_total", "ICMP errors from the underlay about tunnel packets to peers, by kind.", "error")
+	outerFrags = describe("outer_fragmented_total", "Tunnel packets from peers that came in fragments.")
+	narrowed   = describe("peers_path_mtu", "Peers whose path MTU is known from ICMP errors.")
 	pods       = describe("pods", "Pods attached to this node.")
 	ready      = describe("ready", "1 while the node carries pod traffic as configured.")
 	stale      = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
@@ -50,7 +53,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
-		routes, peers, pods, ready, stale, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		routes, peers, outerErrs, outerFrags, narrowed, pods, ready, stale, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
 	} {
 		ch <- d
 	}
@@ -63,6 +66,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.collectTables(ch)
 	s := c.source.Status()
 	gauge(ch, peers, float64(s.Peers))
+	for kind, n := range s.Outer.Errors {
+		counter(ch, outerErrs, n, kind)
+	}
+	counter(ch, outerFrags, s.Outer.Fragmented)
+	gauge(ch, narrowed, float64(s.Outer.Narrowed))
 	gauge(ch, pods, float64(s.Pods))
 	gauge(ch, ready, oneIf(s.Ready))
 	gauge(ch, stale, oneIf(s.Stale))

@@ -42,9 +42,19 @@ culvert_flow_refusals_total{reason="limit"} 2
 culvert_flows{state="established"} 1
 culvert_flows{state="icmp"} 1
 culvert_flows{state="udp"} 1
+# HELP culvert_outer_errors_total ICMP errors from the underlay about tunnel packets to peers, by kind.
+# TYPE culvert_outer_errors_total counter
+culvert_outer_errors_total{error="port_unreachable"} 1
+culvert_outer_errors_total{error="too_big"} 3
+# HELP culvert_outer_fragmented_total Tunnel packets from peers that came in fragments.
+# TYPE culvert_outer_fragmented_total counter
+culvert_outer_fragmented_total 12
 # HELP culvert_peers Other nodes that this node has routes to.
 # TYPE culvert_peers gauge
 culvert_peers 1
+# HELP culvert_peers_path_mtu Peers whose path MTU is known from ICMP errors.
+# TYPE culvert_peers_path_mtu gauge
+culvert_peers_path_mtu 1
 # HELP culvert_pods Pods attached to this node.
 # TYPE culvert_pods gauge
 culvert_pods 2

@@ -40,6 +40,7 @@ func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
 func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
 	name := "peer " + peer.Key()
 	to, err := p.adjacency(peer)
+	p.narrow(&to)
 	var all []underlay.NextHop
 	if err == nil {
 		all, err = p.underlay.NextHops(peer.PublicIP)
@@ -142,6 +143,13 @@ func (p *Programmer) adjacency(peer *flavour.Peer) (adj fib.Adjacency, err error
 	}
 	adj.Ready = err == nil
 	return adj, err
+}
+
+// narrow makes a tunnel as small as the path to its peer is known to be.
+func (p *Programmer) narrow(tunnel *fib.Adjacency) {
+	if mtu := p.paths[tunnel.Via]; mtu != 0 {
+		tunnel.MTU = uint16(min(int(tunnel.MTU), max(0, mtu-tunnel.Rewrite.Overhead())))
+	}
 }
 
 // complain logs when a peer becomes unreachable and when it is reached again.

@@ -64,6 +64,7 @@ type Programmer struct {
 	hopIDs  map[hopKey]fib.HopID
 	desired *flavour.Desired
 	podMTU  int
+	paths   map[netip.Addr]int // path MTU by peer, outer headers included
 	uplinks map[int]Uplink
 	pods    map[string]Pod
 	peers   map[string]string // the underlay's complaint by peer, to log it once
@@ -94,6 +95,12 @@ func (p *Programmer) SetDesired(d *flavour.Desired) {
 // headers excluded.
 func (p *Programmer) SetPodMTU(mtu int) {
 	p.change(func() { p.podMTU = mtu })
+}
+
+// SetPathMTUs sets what is known of the ways to peers: the largest outer packet in
+// bytes, by the peer's underlay address. Nobody changes mtus afterwards.
+func (p *Programmer) SetPathMTUs(mtus map[netip.Addr]int) {
+	p.change(func() { p.paths = mtus })
 }
 
 // SetUplink says which port a NIC is.

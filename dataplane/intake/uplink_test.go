@@ -3,6 +3,7 @@ package intake
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -266,5 +267,55 @@ func TestEndpoints(t *testing.T) {
 	pod := r.addPod()
 	if err := pod.attach.SetEndpoints(ends); err == nil {
 		t.Error("a pod's device took endpoints")
+	}
+}
+
+// Packets for pods' prefixes and in IPIP are taken while they are asked for, and are the
+// kernel's before and afterwards.
+func TestUplinkTakesPrefixesAndIPIP(t *testing.T) {
+	r := newRig(t, 1)
+	p := r.addUplink()
+	ipip := datagram(p.mac, node4.AsSlice(), 8472, 100)
+	ipip[10+14+9] = 4
+	fragment := datagram(p.mac, netip.MustParseAddr("10.244.1.9").AsSlice(), 9, 100)
+	fragment[30] = 0x20
+	frames := map[string][]byte{
+		"IPIP":     ipip,
+		"IPv4":     datagram(p.mac, netip.MustParseAddr("10.244.1.9").AsSlice(), 8472, 100),
+		"IPv6":     datagram(p.mac, netip.MustParseAddr("fd44:1::9").AsSlice(), 9, 100),
+		"a VLAN":   withVLAN(datagram(p.mac, netip.MustParseAddr("10.244.1.9").AsSlice(), 9, 100), 0x8100),
+		"fragment": fragment,
+	}
+	check := func(want int) {
+		t.Helper()
+		for name, b := range frames {
+			p.send(t, b)
+			for _, got := range r.expect(want) {
+				if !got.tagged || got.tag.Port != 7 {
+					t.Errorf("%s: tagged %t, %+v", name, got.tagged, got.tag)
+				}
+			}
+		}
+		p.send(t, datagram(p.mac, netip.MustParseAddr("10.244.2.9").AsSlice(), 8472, 100)) // nobody's
+		r.expect(0)
+	}
+	set := func(prefixes []netip.Prefix, ends ...xsk.Endpoint) {
+		t.Helper()
+		if err := errors.Join(p.attach.SetPrefixes(prefixes), p.attach.SetEndpoints(ends)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(0)
+	set([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd44:1::/64")}, xsk.Endpoint{Addr: node4})
+	check(1)
+	if err := p.attach.Merging(); err != nil {
+		t.Errorf("without a UDP port: %v", err)
+	}
+	p.ns.MustPing(t, "10.7.0.1")
+	set(nil)
+	check(0)
+	pod := r.addPod()
+	if err := pod.attach.SetPrefixes(nil); err == nil {
+		t.Error("a pod took prefixes")
 	}
 }

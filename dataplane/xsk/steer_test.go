@@ -1,6 +1,7 @@
 package xsk
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -26,8 +27,11 @@ func steering(t *testing.T, program string) (*Attachment, *ebpf.Program) {
 		t.Fatal(err)
 	}
 	t.Cleanup(coll.Close)
-	return &Attachment{name: "test", sockets: coll.Maps[steerMapSockets], endpoints: coll.Maps[steerMapEndpoints]},
-		coll.Programs[program]
+	a := &Attachment{name: "test", sockets: coll.Maps[steerMapSockets], endpoints: coll.Maps[steerMapEndpoints]}
+	if program == steerProgSteerUplink {
+		a.prefixes = NewPrefixes(coll)
+	}
+	return a, coll.Programs[program]
 }
 
 func run(t *testing.T, p *ebpf.Program, packet []byte) uint32 {
@@ -235,4 +239,118 @@ func TestUplinkTakesOnlyOurs(t *testing.T) {
 		t.Errorf("a frame of %d bytes arrived, want %d", got, want)
 	}
 	transfer(t, p.pod, r.node, "10.0.0.100", 1<<18)
+}
+
+// IPIP to an address that has it for an endpoint is taken, and nothing else to that
+// address: no UDP to port 0 either, under whose key it is kept.
+func TestSteerIPIP(t *testing.T) {
+	const v4, q = layers.EthernetTypeIPv4, layers.EthernetTypeDot1Q
+	const ipip, six, udpProto = layers.IPProtocolIPv4, layers.IPProtocolIPv6, layers.IPProtocolUDP
+	inner := ip4("10.244.1.2", udpProto, nil)
+	a, prog := steering(t, steerProgSteerUplink)
+	if err := errors.Join(a.SetEndpoints([]Endpoint{{Addr: netip.MustParseAddr(ours4addr)}}), a.SetSocket(0, anySocket(t))); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		layers []gopacket.SerializableLayer
+		want   uint32
+	}{
+		{"IPIP", []gopacket.SerializableLayer{ether(v4), ip4(ours4addr, ipip, nil), inner}, xdpRedirect},
+		{"IPIP in a VLAN", []gopacket.SerializableLayer{ether(q), tag(7, v4), ip4(ours4addr, ipip, nil), inner}, xdpRedirect},
+		{"to another address", []gopacket.SerializableLayer{ether(v4), ip4("192.0.2.2", ipip, nil), inner}, xdpPass},
+		{"a fragment", []gopacket.SerializableLayer{ether(v4), ip4(ours4addr, ipip, func(h *layers.IPv4) { h.Flags = layers.IPv4MoreFragments }), inner}, xdpPass},
+		{"IPv6 in IPv4", []gopacket.SerializableLayer{ether(v4), ip4(ours4addr, six, nil), ip6("fd00::1", udpProto)}, xdpPass},
+		{"UDP to port 0", []gopacket.SerializableLayer{ether(v4), ip4(ours4addr, udpProto, nil), udp(0)}, xdpPass},
+		{"UDP", []gopacket.SerializableLayer{ether(v4), ip4(ours4addr, udpProto, nil), udp(oursPort)}, xdpPass},
+		{"TCP", []gopacket.SerializableLayer{ether(v4), ip4(ours4addr, layers.IPProtocolTCP, nil), &layers.TCP{DstPort: 80}}, xdpPass},
+	} {
+		if got := run(t, prog, build(t, c.layers...)); got != c.want {
+			t.Errorf("%s: verdict %d, want %d", c.name, got, c.want)
+		}
+	}
+	if err := a.SetEndpoints(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, prog, build(t, ether(v4), ip4(ours4addr, ipip, nil), inner)); got != xdpPass {
+		t.Errorf("after the endpoint was removed: verdict %d, want pass", got)
+	}
+}
+
+// What is for a pods' prefix is taken whatever it is, fragments too, and nothing else;
+// without prefixes nothing is.
+func TestSteerPrefixes(t *testing.T) {
+	const v4, v6, q, ad = layers.EthernetTypeIPv4, layers.EthernetTypeIPv6, layers.EthernetTypeDot1Q, layers.EthernetTypeQinQ
+	const udpProto, tcpProto = layers.IPProtocolUDP, layers.IPProtocolTCP
+	tcp := &layers.TCP{DstPort: 80}
+	type stack = []gopacket.SerializableLayer
+	tests := []struct {
+		name   string
+		layers stack
+		want   uint32
+	}{
+		{"TCP", stack{ether(v4), ip4("10.244.1.2", tcpProto, nil), tcp}, xdpRedirect},
+		{"UDP", stack{ether(v4), ip4("10.244.1.255", udpProto, nil), udp(oursPort)}, xdpRedirect},
+		{"ICMP in a VLAN", stack{ether(q), tag(7, v4), ip4("10.244.1.0", layers.IPProtocolICMPv4, nil), &layers.ICMPv4{TypeCode: 8 << 8}}, xdpRedirect},
+		{"two tags, IPv6", stack{ether(ad), tag(7, q), tag(8, v6), ip6("fd00:1::9", tcpProto), tcp}, xdpRedirect},
+		{"a fragment", stack{ether(v4), ip4("10.244.1.2", udpProto, func(h *layers.IPv4) { h.FragOffset = 185 })}, xdpRedirect},
+		{"an IPv6 fragment", stack{ether(v6), ip6("fd00:1::9", layers.IPProtocolIPv6Fragment), gopacket.Payload{17, 0, 0, 1, 0, 0, 0, 1}}, xdpRedirect},
+		{"IPIP for a pod", stack{ether(v4), ip4("10.244.1.2", layers.IPProtocolIPv4, nil), ip4("10.244.1.2", tcpProto, nil), tcp}, xdpRedirect},
+		{"an endpoint", stack{ether(v4), ip4(ours4addr, udpProto, nil), udp(oursPort)}, xdpRedirect},
+
+		{"the next prefix", stack{ether(v4), ip4("10.244.2.0", tcpProto, nil), tcp}, xdpPass},
+		{"the next IPv6 prefix", stack{ether(v6), ip6("fd00:1:0:1::", tcpProto), tcp}, xdpPass},
+		{"IPv4 inside IPv6's", stack{ether(v6), ip6("::10.244.1.2", tcpProto), tcp}, xdpPass},
+		{"the node itself", stack{ether(v4), ip4(ours4addr, tcpProto, nil), tcp}, xdpPass},
+		{"ARP", stack{ether(layers.EthernetTypeARP)}, xdpPass},
+		{"three tags", stack{ether(q), tag(7, q), tag(8, q), tag(9, v4), ip4("10.244.1.2", tcpProto, nil), tcp}, xdpPass},
+	}
+	a, prog := steering(t, steerProgSteerUplink)
+	if err := errors.Join(a.SetEndpoints(ourEndpoints), a.SetSocket(0, anySocket(t))); err != nil {
+		t.Fatal(err)
+	}
+	set := func(prefixes ...string) {
+		t.Helper()
+		var all []netip.Prefix
+		for _, p := range prefixes {
+			all = append(all, netip.MustParsePrefix(p))
+		}
+		if err := a.SetPrefixes(all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(when string, want func(i int) uint32) {
+		t.Helper()
+		for i, c := range tests {
+			if got := run(t, prog, build(t, c.layers...)); got != want(i) {
+				t.Errorf("%s, %s: verdict %d, want %d", when, c.name, got, want(i))
+			}
+		}
+	}
+	set("10.244.1.0/24", "fd00:1::/64")
+	check("with prefixes", func(i int) uint32 { return tests[i].want })
+	for n := 14; n < 34; n++ { // cut inside the IP header: never a fault
+		if got := run(t, prog, build(t, tests[0].layers...)[:n]); got != xdpPass {
+			t.Errorf("cut to %d bytes: verdict %d, want pass", n, got)
+		}
+	}
+	set("10.244.2.0/24", "10.244.1.0/24")
+	set("10.244.2.0/24")
+	if got := run(t, prog, build(t, tests[8].layers...)); got != xdpRedirect {
+		t.Errorf("a prefix that was added: verdict %d, want redirect", got)
+	}
+	if got := run(t, prog, build(t, tests[0].layers...)); got != xdpPass {
+		t.Errorf("a prefix that was removed: verdict %d, want pass", got)
+	}
+	set()
+	check("without prefixes", func(i int) uint32 {
+		if tests[i].name == "an endpoint" {
+			return xdpRedirect
+		}
+		return xdpPass
+	})
+	pod, _ := steering(t, steerProgSteerPod)
+	if err := pod.SetPrefixes(nil); err == nil {
+		t.Error("a pod's program accepted prefixes")
+	}
 }

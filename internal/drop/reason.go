@@ -125,7 +125,7 @@ var texts = [Count]text{
 	IPv6SourceRoute:      {"ipv6_source_route", "the packet carries a type 0 routing header (RFC 5095 3)", "nothing to do: source-routed packets are refused on purpose"},
 	L4Checksum:           {"l4_checksum", "the ICMP checksum of a packet that is to be answered is wrong", "corruption on the way or a broken offload of the sender"},
 
-	OuterFragment:     {"outer_fragment", "a tunnel packet arrived in fragments", "the peer's pod MTU is too large for the underlay; lower it there"},
+	OuterFragment:     {"outer_fragment", "a tunnel packet that came in fragments, and that the kernel put together faster than such packets are taken", "the peer's pod MTU is too large for the path: 'culvert peer -o json' says how long its fragments are; lower it there"},
 	TunnelNotOurs:     {"tunnel_not_ours", "a tunnel packet for an address or port that is not this node's", "compare 'culvert status' with the peer's forwarding entry"},
 	TunnelTruncated:   {"tunnel_truncated", "the packet ends inside its tunnel headers", "a broken or hostile sender on the underlay"},
 	VXLANFlags:        {"vxlan_flags", "VXLAN flags other than I, or reserved bits, are set (RFC 7348 5)", "the peer uses GBP or GPE; turn that off"},

@@ -89,6 +89,37 @@ func TestPlan(t *testing.T) {
 
 // TestKernelLabs builds labs of kernel nodes only and runs the demo in them:
 // what the demo does works, and what differs with Culvert is Culvert.
+// What a lab can be with an encapsulation, and the pods' MTU there.
+func TestPlanEncap(t *testing.T) {
+	for _, c := range []struct {
+		o    Options
+		mtu  int
+		fail string
+	}{
+		{Options{}, 1450, ""},
+		{Options{Encap: "ipip"}, 1480, ""},
+		{Options{Encap: "none", Family: Dual}, 1500, ""},
+		{Options{Encap: "ipip", CrossSubnet: true}, 1480, ""},
+		{Options{Encap: "none", Peer: Calico}, 1500, ""},
+		{Options{Encap: "gre"}, 0, "one of [vxlan ipip none] is possible"},
+		{Options{Encap: "none", CrossSubnet: true}, 0, "choose vxlan or ipip"},
+		{Options{Encap: "ipip", Family: Dual}, 0, "IPIP carries IPv4 over IPv4"},
+		{Options{Encap: "ipip", Underlay: IPv6}, 0, "IPIP carries IPv4 over IPv4"},
+		{Options{Encap: "ipip", Peer: Flannel}, 0, "a flannel peer"},
+		{Options{CrossSubnet: true, Peer: Calico}, 0, "a calico peer"},
+		{Options{Encap: "none", Peer: Calico, Family: Dual}, 0, "its routes are IPv4"},
+	} {
+		c.o.BinDir = "/x"
+		l, err := plan(c.o)
+		switch {
+		case c.fail == "" && err != nil, c.fail != "" && (err == nil || !strings.Contains(err.Error(), c.fail)):
+			t.Errorf("%+v: %v, want %q", c.o, err, c.fail)
+		case err == nil && (l.PodMTU() != c.mtu || l.CrossSubnet != c.o.CrossSubnet):
+			t.Errorf("%+v: pod MTU %d, %+v", c.o, l.PodMTU(), l)
+		}
+	}
+}
+
 func TestKernelLabs(t *testing.T) {
 	for name, o := range map[string]Options{
 		"flannel": {NodeKinds: []Kind{Flannel, Flannel}},

@@ -47,6 +47,7 @@ func New() *Agent {
 				Fragments: api.Fragments{Datagrams: 6, Held: 2, Evicted: 9, Expired: 8}}},
 			Uplinks: []api.Uplink{{Name: "eth0", Addrs: []string{"192.168.0.41/24"}, MTU: 1500, State: "UP", Queues: 1, XDPMode: "generic", Merging: new(true)}},
 			Intake:  &api.Intake{Queues: 1, RingFull: map[string]uint64{"rx": 9, "fill": 6}},
+			Outer:   api.Outer{Errors: map[string]uint64{"too_big": 3, "port_unreachable": 1}, Narrowed: 1, Fragmented: 12},
 			Peers:   1, Pods: 2, Routes: 5, Flows: 3, PodCIDRs: []string{"10.244.1.0/24"},
 			VTEP:   &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},
 			Source: "dir:/etc/culvert/manifests", Version: "v0.1.0",
@@ -89,7 +90,8 @@ func New() *Agent {
 			{Dst: "192.168.0.43", Dev: "eth0", State: []string{"INCOMPLETE"}},
 		},
 		PeerList: []api.Peer{{Name: "worker-2", Dst: "192.168.0.42", Encap: "vxlan", MAC: "66:61:0d:36:b4:86", Address: "10.244.2.0",
-			PodCIDRs: []string{"10.244.2.0/24"}, Dev: "eth0", State: "ready"}},
+			PodCIDRs: []string{"10.244.2.0/24"}, Dev: "eth0", State: "ready", MTU: 1350, PMTU: 1400, Expires: 540,
+			Errors: map[string]uint64{"too_big": 3, "port_unreachable": 1}, Fragmented: 12, Fragment: 1396}},
 		PodList: []api.Pod{{Namespace: "default", Name: "web-0", ContainerID: "0123456789abcdef0123456789abcdef", IfName: "eth0",
 			Port: "cv0123456789a", Addrs: []string{"10.244.1.2"}, MAC: "0a:58:0a:f4:01:02", NetNS: "/var/run/netns/web-0", State: "ready"}},
 		DropList: []api.Drop{
