@@ -228,6 +228,9 @@ func (a *Agent) Peers() []api.Peer {
 		}
 		if nh, err := a.underlay.NextHop(peer.PublicIP); err == nil {
 			p.Via, p.Dev = nh.Via.String(), nh.Dev
+			if len(peer.PodCIDRs) == 0 && nh.Resolved { // a tunnel endpoint whose prefixes go without a tunnel
+				p.State = "ready"
+			}
 		}
 		if len(peer.PodCIDRs) > 0 {
 			if r, ok := snap.Route(peer.PodCIDRs[0]); ok {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -161,27 +162,36 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	a.steer(true)
 }
 
-// localize replaces the node's public address by the uplink's where no device of
-// the node has it: behind NAT, peers send to the one and packets arrive at the
+// localize replaces the node's public addresses by the uplinks' where no device of
+// the node has them: behind NAT, peers send to the one and packets arrive at the
 // other. It says so, since a mistyped address looks the same.
 func (a *Agent) localize(d *flavour.Desired) (foreign string) {
-	if d.Local == nil || !d.Local.PublicIP.IsValid() {
+	if d.Local == nil {
 		return ""
 	}
 	own, err := net.InterfaceAddrs()
 	if err != nil {
-		return "" // nothing is known against it
+		return "" // nothing is known against them
 	}
-	addr, uplink := uplinkAddr(d.Local.PublicIP, own, a.underlay.Uplinks())
-	if !addr.IsValid() {
-		return ""
+	local, uplinks := *d.Local, a.underlay.Uplinks()
+	standIn := func(public *netip.Addr) {
+		if !public.IsValid() {
+			return
+		}
+		if addr, uplink := uplinkAddr(*public, own, uplinks); addr.IsValid() {
+			foreign += fmt.Sprintf("; no device of this node has the address %s of Node %s: %s of uplink %s stands in for it",
+				*public, local.Name, addr, uplink)
+			*public = addr
+		}
 	}
-	foreign = fmt.Sprintf("no device of this node has the address %s of Node %s: %s of uplink %s stands in for it",
-		d.Local.PublicIP, d.Local.Name, addr, uplink)
-	local := *d.Local
-	local.PublicIP = addr
+	standIn(&local.PublicIP)
+	if local.V6 != nil {
+		v6 := *local.V6
+		standIn(&v6.PublicIP)
+		local.V6 = &v6
+	}
 	d.Local = &local
-	return foreign
+	return strings.TrimPrefix(foreign, "; ")
 }
 
 // uplinkAddr is the uplinks' address that stands in for one that is not among
@@ -254,9 +264,14 @@ func (a *Agent) followAddress() {
 	a.localize(d)
 	now := a.program.Desired()
 	was := now.Local
-	if (was == nil) != (d.Local == nil) || was != nil && was.PublicIP != d.Local.PublicIP || !sameEncaps(now, d) || !maps.Equal(now.Annotations, d.Annotations) {
+	if (was == nil) != (d.Local == nil) || was != nil && !sameEnds(was, d.Local) || !sameEncaps(now, d) || !maps.Equal(now.Annotations, d.Annotations) {
 		a.applyLocked(objects)
 	}
+}
+
+// sameEnds reports whether a node's tunnels end at the same addresses.
+func sameEnds(a, b *flavour.Node) bool {
+	return a.Endpoint(false).PublicIP == b.Endpoint(false).PublicIP && a.Endpoint(true).PublicIP == b.Endpoint(true).PublicIP
 }
 
 // sameEncaps reports whether all peers are reached the same way.

@@ -214,7 +214,7 @@ func endpoints(d *flavour.Desired) []xsk.Endpoint {
 
 // prefixes are those of the node's pods, if packets for them come without a tunnel.
 func prefixes(d *flavour.Desired) []netip.Prefix {
-	if d.Local == nil || !d.Takes(flavour.None) {
+	if d.Local == nil || !d.Routed() {
 		return nil
 	}
 	return d.Local.PodCIDRs

@@ -36,8 +36,7 @@ func (c *Config) contradictions() error {
 
 // notBuilt refuses what the contract has and this version has not.
 func (c *Config) notBuilt() error {
-	switch {
-	case c.Source == "kube":
+	if c.Source == "kube" {
 		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
 	}
 	return nil

@@ -60,6 +60,9 @@ const (
 	None  = "none" // routed, without a tunnel
 )
 
+// Routed reports whether packets of a peer's pods come without a tunnel.
+func (d *Desired) Routed() bool { return d.Takes(None) }
+
 // Takes reports whether packets of a peer's pods come in that encapsulation.
 func (d *Desired) Takes(encap string) bool {
 	return encap == d.Encap && encap != None || slices.Contains(d.Also, encap) ||

@@ -119,7 +119,7 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 			r.node.IPIP = addr
 		}
 	}
-	r.node.Routed = p.desired.Takes(flavour.None)
+	r.node.Routed = p.desired.Routed()
 	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
 	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
 	for _, c := range n.PodCIDRs {

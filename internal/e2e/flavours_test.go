@@ -133,6 +133,9 @@ func testCalicoCluster(t *testing.T, mode string) {
 
 	wants(t, n, "fdb", macMaster+" dst 192.168.0.40 self permanent", macWorker2+" dst 192.168.0.42 self permanent")
 	wants(t, n, "neigh", "10.244.186.128 dev vxlan lladdr "+macMaster+" PERMANENT", "10.244.50.128 dev vxlan lladdr "+macWorker2+" PERMANENT")
+	wants(t, n, "route", "10.244.186.128/26 via 192.168.0.40 dev eth0 encap vxlan id 4096 lladdr "+macMaster+" proto culvert mtu 1450",
+		"10.244.50.128/26 via 192.168.0.42 dev eth0 encap vxlan id 4096 lladdr "+macWorker2+" proto culvert mtu 1450",
+		"blackhole 10.244.127.64/26 proto culvert", "local 10.244.127.64 proto kernel")
 	routes := map[string]api.Route{}
 	for _, r := range culvertJSON[[]api.Route](t, n, "route") {
 		routes[r.Dst] = r
@@ -327,6 +330,30 @@ func TestFlannelClusterOfTheWriteUp(t *testing.T) {
 			t.Errorf("%s is published as %s, want %s", key, got, want)
 		}
 	}
+
+	// A configuration that cannot be carried out changes nothing.
+	conf := filepath.Join(c.ManifestDir(), "kube-flannel.yaml")
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, conf, strings.ReplaceAll(string(text), `"Type": "vxlan"`, `"Type": "udp"`))
+	eventually(t, "a backend that Culvert does not speak is told", func() error {
+		s := culvertJSON[api.Status](t, n, "status")
+		if !s.Ready || s.Peers != 1 || len(s.Degraded) != 1 || !strings.Contains(s.Degraded[0], "Backend.Type udp is nothing that Culvert speaks") {
+			return fmt.Errorf("ready %t, peers %d, degraded %q", s.Ready, s.Peers, s.Degraded)
+		}
+		return nil
+	})
+	must(t, a1.Netns, "ping", "-n", "-c", "1", "-W", "2", s1.Addr.String())
+	write(t, conf, string(text))
+	eventually(t, "it is well again", func() error {
+		if s := culvertJSON[api.Status](t, n, "status"); len(s.Degraded) != 0 {
+			return fmt.Errorf("degraded %q", s.Degraded)
+		}
+		return nil
+	})
+
 	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
