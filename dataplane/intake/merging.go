@@ -134,7 +134,7 @@ func (in *Intake) openTunnels() {
 	ports := make(map[tunnelPort]bool)
 	for a := range in.taken {
 		for _, e := range a.ends {
-			if e.Port != 0 { // IPIP is merged without (net/ipv4/af_inet.c, ipip_gro_receive)
+			if e.Port != 0 { // for IPIP no socket has to be open (net/ipv4/af_inet.c, ipip_gro_receive)
 				ports[tunnelPortOf(e)] = true
 			}
 		}
