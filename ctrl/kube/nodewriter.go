@@ -24,12 +24,16 @@ const (
 	// source still yields the Node of before.
 	lookAgain = time.Second
 
-	// A write that does not stay is repeated after pauses of up to rivalPause, is told
-	// from the rivalTold-th time on, and forgotten when all was quiet for rivalCalm.
+	// A write that does not stay is repeated after pauses of up to rivalPause. It is told
+	// from the rivalTold-th time on, of other network agents at once, and forgotten when
+	// all was quiet for rivalCalm.
 	rivalPause = 5 * time.Minute
 	rivalTold  = 3
 	rivalCalm  = 15 * time.Minute
 )
+
+// networkAgents are who else writes these annotations, as managedFields name them.
+var networkAgents = []string{"flanneld", "calico-node"}
 
 // nodeWriter keeps this node's annotations and condition on its Node object.
 type nodeWriter struct {
@@ -195,19 +199,19 @@ func (w *nodeWriter) compete(n *corev1.Node, want wish, now time.Time) (later ti
 	pause := backoff{least: time.Second, most: rivalPause, failures: w.losses}
 	w.losses++
 	w.lostAt, w.rewrite = now, now.Add(pause.next())
-	if w.losses >= rivalTold {
+	if w.losses >= rivalTold || slices.ContainsFunc(by, func(name string) bool { return slices.Contains(networkAgents, name) }) {
 		who := "somebody"
 		if len(by) > 0 {
 			who = strings.Join(by, " and ")
 		}
-		w.setRival(fmt.Sprintf("Node %s: %s overwrote %s, %d times now, and it was written again: two network agents run on this node; stop the other one (flanneld, calico-node)",
+		w.setRival(fmt.Sprintf("Node %s: %s overwrote %s (overwritten %d times by now): let only culvertd write it, and stop flanneld or calico-node if it runs on this node",
 			w.name, who, strings.Join(lost, ", "), w.losses))
 	}
 	return 0
 }
 
-// lost is what stood on the Node, is still wanted and is not there any more, and who
-// owns those fields now.
+// lost is what stood on the Node, is still to be there in some form and is another by now,
+// also where the wish has followed, as flannel's MAC does; and who owns those fields.
 func (w *nodeWriter) lost(n *corev1.Node, want wish) (what, by []string) {
 	if !w.known {
 		return nil, nil
@@ -220,8 +224,8 @@ func (w *nodeWriter) lost(n *corev1.Node, want wish) (what, by []string) {
 			}
 		}
 	}
-	for _, key := range overwritten(n, want.annotations) {
-		if stood, ok := w.stands.annotations[key]; ok && stood == want.annotations[key] {
+	for _, key := range overwritten(n, w.stands.annotations) {
+		if _, wanted := want.annotations[key]; wanted {
 			add("annotation "+key, "f:metadata", "f:annotations", "f:"+key)
 		}
 	}

@@ -178,31 +178,36 @@ func TestSomebodyOverwrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, newNode("w1", nil))
 		published(t, c, func(p *Publisher) {
-			overwrite := func() {
+			overwrite := func(who string) {
 				n := c.node("w1")
 				n.Annotations[fl+"backend-data"] = `{"VNI":1,"VtepMAC":"0a:00:00:00:00:01"}`
 				n.ManagedFields = nil
-				managed(n, "flanneld", `{"f:metadata":{"f:annotations":{"f:`+fl+`backend-data":{}}}}`)
+				managed(n, who, `{"f:metadata":{"f:annotations":{"f:`+fl+`backend-data":{}}}}`)
 				managed(n, fieldManager, `{"f:metadata":{"f:annotations":{"f:`+fl+`public-ip":{}}}}`)
 				c.put(n)
 				p.Seen(nodesOf(n))
 			}
 			p.Publish(flannelWish, isUp)
 			time.Sleep(2 * time.Second)
-			overwrite()
+			overwrite("kubectl-edit")
 			time.Sleep(2 * time.Second)
 			if len(overwritten(c.node("w1"), flannelWish)) > 0 || len(p.Problems()) > 0 {
 				t.Errorf("overwritten once: %v, %v", c.node("w1").Annotations, p.Problems())
 			}
 			c.asked()
-			for range 3600 { // an hour of flanneld that writes every second
-				overwrite()
+			overwrite("flanneld")
+			time.Sleep(2 * time.Second)
+			if got := p.Problems(); len(got) != 1 || !strings.Contains(got[0], "flanneld") {
+				t.Errorf("told of the first time: %v", got)
+			}
+			for range 3600 { // an hour of it, every second
+				overwrite("flanneld")
 				time.Sleep(time.Second)
 			}
 			if got := c.asked(); got["patch"] < 10 || got["patch"] > 40 || got["get"] > 80 {
 				t.Errorf("asked %v in an hour", got)
 			}
-			if got := strings.Join(p.Problems(), "\n"); !strings.Contains(got, "Node w1: flanneld overwrote annotation flannel.alpha.coreos.com/backend-data, ") || !strings.Contains(got, "stop the other one") {
+			if got := strings.Join(p.Problems(), "\n"); !strings.Contains(got, "Node w1: flanneld overwrote annotation flannel.alpha.coreos.com/backend-data (") || !strings.Contains(got, "stop flanneld") {
 				t.Errorf("told: %q", got)
 			}
 			time.Sleep(rivalPause + time.Second)
@@ -212,6 +217,16 @@ func TestSomebodyOverwrites(t *testing.T) {
 			time.Sleep(rivalCalm + lookEvery)
 			if got := p.Problems(); len(got) > 0 {
 				t.Errorf("still told: %v", got)
+			}
+			// flannel's MAC is the annotated one, whoever wrote it: the wish follows.
+			overwrite("flanneld")
+			follow := maps.Clone(flannelWish)
+			follow[fl+"backend-data"] = c.node("w1").Annotations[fl+"backend-data"]
+			c.asked()
+			p.Publish(follow, isUp)
+			time.Sleep(2 * time.Second)
+			if got, told := c.asked(), p.Problems(); got["patch"] > 0 || len(told) != 1 {
+				t.Errorf("the wish followed: asked %v, told %v", got, told)
 			}
 		})
 	})
