@@ -31,10 +31,10 @@ const (
 
 // eventWriter keeps an Event for every conflict. What is over is left to expire.
 type eventWriter struct {
-	client typed.EventsGetter
-	node   string
-	report report
-	wake   chan struct{}
+	client  typed.EventsGetter
+	node    string
+	outcome outcome
+	wake    chan struct{}
 
 	mu      sync.Mutex
 	objects *source.Objects
@@ -60,7 +60,7 @@ func (w *eventWriter) conflicts(list []flavour.Conflict) {
 	defer w.mu.Unlock()
 	if !slices.Equal(list, w.list) {
 		w.list, w.changed = list, true
-		poke(w.wake)
+		nudge(w.wake)
 	}
 }
 
@@ -68,7 +68,7 @@ func (w *eventWriter) run(ctx context.Context) {
 	all := map[string]*eventState{}
 	limit := flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventsAtOnce)
 	defer limit.Stop()
-	retry := backoff{least: time.Second, most: 5 * time.Minute}
+	retry := pauses{least: time.Second, most: 5 * time.Minute}
 	var pause time.Time // nothing before, after a failure
 	for {
 		nodes := w.renew(all, time.Now())
@@ -90,7 +90,7 @@ func (w *eventWriter) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.report.set(err)
+		w.outcome.set(err)
 		now := time.Now()
 		if err != nil {
 			pause = now.Add(retry.next())
@@ -185,9 +185,9 @@ func (w *eventWriter) tell(ctx context.Context, want *corev1.Event) (last time.T
 		if apierrors.IsAlreadyExists(err) { // another node was faster
 			err = nil
 		}
-		return now.Time, refused(err, "create", "events", object)
+		return now.Time, writeError(err, "create", "events", object)
 	case err != nil:
-		return now.Time, refused(err, "get", "events", object)
+		return now.Time, writeError(err, "get", "events", object)
 	}
 	if last := lastOf(have); now.Sub(last) < refreshAfter {
 		return last, nil
@@ -205,5 +205,5 @@ func (w *eventWriter) tell(ctx context.Context, want *corev1.Event) (last time.T
 	if apierrors.IsConflict(err) {
 		err = nil
 	}
-	return now.Time, refused(err, "patch", "events", object)
+	return now.Time, writeError(err, "patch", "events", object)
 }

@@ -37,10 +37,10 @@ var networkAgents = []string{"flanneld", "calico-node"}
 
 // nodeWriter keeps this node's annotations and condition on its Node object.
 type nodeWriter struct {
-	client typed.NodeInterface
-	name   string
-	report report
-	wake   chan struct{}
+	client  typed.NodeInterface
+	name    string
+	outcome outcome
+	wake    chan struct{}
 
 	mu    sync.Mutex
 	wish  wish
@@ -70,7 +70,7 @@ func (w *nodeWriter) publish(annotations map[string]string, ready *NetworkReady)
 	same := w.asked && maps.Equal(annotations, w.wish.annotations) && (ready == w.wish.ready || ready != nil && w.wish.ready != nil && *ready == *w.wish.ready)
 	if !same {
 		w.wish, w.asked, w.dirty = wish{annotations, ready}, true, true
-		poke(w.wake)
+		nudge(w.wake)
 	}
 }
 
@@ -85,7 +85,7 @@ func (w *nodeWriter) seen(n *corev1.Node) {
 	c := conditionOf(n, corev1.NodeNetworkUnavailable)
 	if len(overwritten(n, w.wish.annotations)) > 0 || w.wish.ready != nil && c != nil && !saysReady(n, w.wish.ready) {
 		w.dirty = true
-		poke(w.wake)
+		nudge(w.wake)
 	}
 }
 
@@ -98,7 +98,7 @@ func (w *nodeWriter) rivalry() string {
 
 func (w *nodeWriter) run(ctx context.Context) {
 	var look time.Time // without being asked
-	retry := backoff{least: time.Second, most: 2 * time.Minute}
+	retry := pauses{least: time.Second, most: 2 * time.Minute}
 	for {
 		at := look
 		if w.isDirty() {
@@ -118,7 +118,7 @@ func (w *nodeWriter) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.report.set(err)
+		w.outcome.set(err)
 		now := time.Now()
 		switch {
 		case err != nil:
@@ -129,7 +129,7 @@ func (w *nodeWriter) run(ctx context.Context) {
 			w.next = now.Add(later)
 		default:
 			retry.reset()
-			w.next, look = now.Add(lookAgain), now.Add(jittered(lookEvery))
+			w.next, look = now.Add(lookAgain), now.Add(halfTo(lookEvery))
 		}
 	}
 }
@@ -158,7 +158,7 @@ func (w *nodeWriter) sync(ctx context.Context) (later time.Duration, err error) 
 	object := "Node " + w.name
 	n, err := w.client.Get(ctx, w.name, metav1.GetOptions{})
 	if err != nil {
-		return 0, refused(err, "get", "nodes", object)
+		return 0, writeError(err, "get", "nodes", object)
 	}
 	if later := w.compete(n, want, time.Now()); later > 0 {
 		return later, nil
@@ -171,9 +171,9 @@ func (w *nodeWriter) sync(ctx context.Context) (later time.Duration, err error) 
 		}
 		opts := metav1.PatchOptions{FieldManager: fieldManager}
 		if _, err := w.client.Patch(ctx, w.name, types.StrategicMergePatchType, body, opts, "status"); err != nil {
-			return 0, refused(err, "patch", "nodes/status", object)
+			return 0, writeError(err, "patch", "nodes/status", object)
 		}
-		w.report.log.Info("published", "node", w.name, "patch", string(body))
+		w.outcome.log.Info("published", "node", w.name, "patch", string(body))
 	}
 	w.stands, w.known = want, true
 	return 0, nil
@@ -196,7 +196,7 @@ func (w *nodeWriter) compete(n *corev1.Node, want wish, now time.Time) (later ti
 	if now.Sub(w.lostAt) > rivalCalm {
 		w.losses = 0
 	}
-	pause := backoff{least: time.Second, most: rivalPause, failures: w.losses}
+	pause := pauses{least: time.Second, most: rivalPause, failures: w.losses}
 	w.losses++
 	w.lostAt, w.rewrite = now, now.Add(pause.next())
 	if w.losses >= rivalTold || slices.ContainsFunc(by, func(name string) bool { return slices.Contains(networkAgents, name) }) {
@@ -241,6 +241,6 @@ func (w *nodeWriter) setRival(text string) {
 	w.rival = text
 	w.mu.Unlock()
 	if was == "" && text != "" {
-		w.report.log.Warn("what this node publishes is overwritten", "cause", text)
+		w.outcome.log.Warn("what this node publishes is overwritten", "cause", text)
 	}
 }

@@ -49,8 +49,8 @@ func NewPublisher(c *Client, node string, log *slog.Logger) *Publisher {
 func newPublisher(core typed.CoreV1Interface, node string, log *slog.Logger) *Publisher {
 	p := &Publisher{Failed: func() {}}
 	failed := func() { p.Failed() }
-	p.node = &nodeWriter{client: core.Nodes(), name: node, report: report{log: log, what: "publishing", failed: failed}, wake: make(chan struct{}, 1)}
-	p.events = &eventWriter{client: core, node: node, report: report{log: log, what: "Events", failed: failed}, wake: make(chan struct{}, 1)}
+	p.node = &nodeWriter{client: core.Nodes(), name: node, outcome: outcome{log: log, what: "publishing", failed: failed}, wake: make(chan struct{}, 1)}
+	p.events = &eventWriter{client: core, node: node, outcome: outcome{log: log, what: "Events", failed: failed}, wake: make(chan struct{}, 1)}
 	return p
 }
 
@@ -76,7 +76,7 @@ func (p *Publisher) Conflicts(list []flavour.Conflict) { p.events.conflicts(list
 // Problems are sentences about what could not be written, or does not stay.
 func (p *Publisher) Problems() []string {
 	var all []string
-	for _, s := range []string{p.node.report.problem(), p.node.rivalry(), p.events.report.problem()} {
+	for _, s := range []string{p.node.outcome.problem(), p.node.rivalry(), p.events.outcome.problem()} {
 		if s != "" {
 			all = append(all, s)
 		}
@@ -93,8 +93,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// report remembers what is wrong, and tells of it once.
-type report struct {
+// outcome remembers what is wrong, and tells of it once.
+type outcome struct {
 	log    *slog.Logger
 	what   string
 	failed func()
@@ -104,7 +104,7 @@ type report struct {
 }
 
 // set takes the outcome of an attempt.
-func (r *report) set(err error) {
+func (r *outcome) set(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -123,14 +123,14 @@ func (r *report) set(err error) {
 	}
 }
 
-func (r *report) problem() string {
+func (r *outcome) problem() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.told
 }
 
-// poke wakes a loop that may be awake already.
-func poke(wake chan struct{}) {
+// nudge wakes a loop that may be awake already.
+func nudge(wake chan struct{}) {
 	select {
 	case wake <- struct{}{}:
 	default:

@@ -6,9 +6,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// refused says what was tried, and what to do where that is known: resource is such
+// writeError says what was tried, and what to do where that is known: resource is such
 // as nodes/status, object such as Node worker-1.
-func refused(err error, verb, resource, object string) error {
+func writeError(err error, verb, resource, object string) error {
 	switch {
 	case err == nil:
 		return nil

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// backoff are the pauses between attempts: doubled each time, and each somewhere
+// pauses are the pauses between attempts: doubled each time, and each somewhere
 // between half of that and all of it, so that thousands of nodes that fail together do not try together.
-type backoff struct {
+type pauses struct {
 	least, most time.Duration
 	failures    int
 }
 
 // next is the pause after one more failure.
-func (b *backoff) next() time.Duration {
+func (b *pauses) next() time.Duration {
 	d := b.most
 	if b.failures < 20 {
 		d = min(d, b.least<<b.failures)
 		b.failures++
 	}
-	return jittered(d)
+	return halfTo(d)
 }
 
 // reset is for after a success.
-func (b *backoff) reset() { b.failures = 0 }
+func (b *pauses) reset() { b.failures = 0 }
 
-// jittered is between half of d and d.
-func jittered(d time.Duration) time.Duration {
+// halfTo is between half of d and d.
+func halfTo(d time.Duration) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
