@@ -4,12 +4,20 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"culvert/ctrl/api/apitest"
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/kube"
+	"culvert/ctrl/metrics"
 	"culvert/ctrl/program"
 	"culvert/ctrl/source"
 	"culvert/ctrl/underlay"
@@ -66,6 +74,41 @@ func TestPublish(t *testing.T) {
 	a.publishAgain()
 	if s.ready == nil || s.ready.Reason != "CulvertIsUp" {
 		t.Errorf("ready %+v", s.ready)
+	}
+}
+
+// TestPublishingFails: it is counted, and told in status.
+func TestPublishingFails(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	nobody := `{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],` +
+		`"clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}]}`
+	if err := os.WriteFile(kubeconfig, []byte(nobody), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kube.NewClient(kubeconfig, "culvertd/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := modeAgent(t, "flannel")
+	a.metrics = metrics.New(apitest.New(), "v1", "publish")
+	a.publishTo(client)
+	a.publisher.Publish(map[string]string{"flannel.alpha.coreos.com/backend-type": "vxlan"}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { _ = a.publisher.Run(ctx); close(done) }()
+	for len(a.publisher.Problems()) == 0 && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	<-done
+	if got := a.publisher.Problems(); len(got) != 1 || !strings.HasPrefix(got[0], "get of Node n1: ") {
+		t.Errorf("told %q", got)
+	}
+	w := httptest.NewRecorder()
+	a.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if !regexp.MustCompile(`(?m)^culvert_sync_errors_total\{source="publish"\} [1-9]`).Match(w.Body.Bytes()) {
+		t.Error("it is not counted")
 	}
 }
 
