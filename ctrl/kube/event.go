@@ -76,13 +76,13 @@ func turn(event, node string, nodes int, own bool) time.Duration {
 	return time.Duration(float64(binary.BigEndian.Uint32(sum[:4])) / (1 << 32) * float64(window))
 }
 
-// lastOf is when an Event was last written.
+// lastOf is when an Event was last written, as far as it says.
 func lastOf(e *corev1.Event) time.Time {
-	last := e.LastTimestamp.Time
-	for _, t := range []time.Time{e.EventTime.Time, e.CreationTimestamp.Time} {
-		if t.After(last) {
-			last = t
-		}
+	switch {
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	case !e.EventTime.IsZero():
+		return e.EventTime.Time
 	}
-	return last
+	return e.CreationTimestamp.Time
 }

@@ -174,7 +174,7 @@ func digestOf(name string) string { return name[strings.LastIndexByte(name, '.')
 func (w *eventWriter) tell(ctx context.Context, want *corev1.Event) (last time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	client, object := w.client.Events(want.Namespace), fmt.Sprintf("Event %s/%s", want.Namespace, want.Name)
+	client, object := w.client.Events(want.Namespace), eventName(want)
 	have, err := client.Get(ctx, want.Name, metav1.GetOptions{})
 	now := metav1.Now()
 	switch {
@@ -192,8 +192,15 @@ func (w *eventWriter) tell(ctx context.Context, want *corev1.Event) (last time.T
 	if last := lastOf(have); now.Sub(last) < refreshAfter {
 		return last, nil
 	}
+	return w.refresh(ctx, have)
+}
+
+// refresh keeps an Event from expiring. Of two nodes that do it at the same time the
+// second is told of a conflict, which is as good.
+func (w *eventWriter) refresh(ctx context.Context, have *corev1.Event) (last time.Time, err error) {
+	now := metav1.Now()
+	object := eventName(have)
 	body, err := json.Marshal(map[string]any{
-		// Of two nodes that refresh it at the same time one is told of a conflict.
 		"metadata":      map[string]any{"resourceVersion": have.ResourceVersion},
 		"count":         have.Count + 1,
 		"lastTimestamp": now,
@@ -201,9 +208,11 @@ func (w *eventWriter) tell(ctx context.Context, want *corev1.Event) (last time.T
 	if err != nil {
 		return now.Time, fmt.Errorf("patch of %s: %w", object, err)
 	}
-	_, err = client.Patch(ctx, want.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{FieldManager: fieldManager})
+	_, err = w.client.Events(have.Namespace).Patch(ctx, have.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{FieldManager: fieldManager})
 	if apierrors.IsConflict(err) {
 		err = nil
 	}
 	return now.Time, writeError(err, "patch", "events", object)
 }
+
+func eventName(e *corev1.Event) string { return "Event " + e.Namespace + "/" + e.Name }
