@@ -5,8 +5,6 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -17,46 +15,61 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	typed "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/source"
+	"culvert/internal/kubetest"
 )
+
+// account is whom deploy/rbac.yaml gives permissions.
+const account = "system:serviceaccount:kube-system:culvert"
 
 // realCluster is a real API server with RBAC on.
 type realCluster struct {
-	t     *testing.T
-	admin *Client
-	// culvert is a client with what deploy/rbac.yaml grants, once that is applied.
+	t      *testing.T
+	server *kubetest.Server
+	admin  *Client
+	// culvert is a client of account, whose requests are noted in asked.
 	culvert, unnoted *Client
-	asked            *noted // what culvert asked for
+	asked            *noted
 }
 
-func startReal(t *testing.T) *realCluster {
-	t.Helper()
-	admin, err := NewClient(os.Getenv("KT_ADMIN"), "admin")
+// TestKubePublisher is what a node writes, under the permissions of deploy/rbac.yaml.
+func TestKubePublisher(t *testing.T) {
+	server := kubetest.Start(t, kubetest.User{Name: account, Groups: []string{"system:serviceaccounts", "system:authenticated"}})
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *realCluster)
+	}{{"annotations", testAnnotations}, {"events", testEvents}, {"away", testAway}, {"permissions", testPermissions}} {
+		t.Run(test.name, func(t *testing.T) {
+			c := &realCluster{t: t, server: server, asked: &noted{}}
+			c.admin, c.unnoted = c.client(server.Kubeconfig(t, kubetest.Admin)), c.client(server.Kubeconfig(t, account))
+			c.culvert = c.noting(server.Kubeconfig(t, account))
+			for _, e := range c.events() { // of another test
+				if err := c.admin.core.Events(e.Namespace).Delete(t.Context(), e.Name, metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.apply("")
+			c.untilMay("create events", true)
+			test.run(t, c)
+		})
+	}
+}
+
+func (c *realCluster) client(kubeconfig string) *Client {
+	c.t.Helper()
+	client, err := NewClient(kubeconfig, "culvertd/test")
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	c := &realCluster{t: t, admin: admin, asked: &noted{}}
-	if c.unnoted, err = NewClient(os.Getenv("KT_CULVERT"), "culvertd"); err != nil {
-		t.Fatal(err)
-	}
-	c.culvert = c.as(os.Getenv("KT_CULVERT"))
-	for _, e := range c.events() { // of another test
-		if err := admin.core.Events(e.Namespace).Delete(t.Context(), e.Name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return c
+	return client
 }
 
 // events are all that culvertd wrote.
@@ -69,15 +82,15 @@ func (c *realCluster) events() []corev1.Event {
 	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool { return e.ReportingController != controller })
 }
 
-// as is a client whose requests are noted.
-func (c *realCluster) as(kubeconfig string) *Client {
+// noting is a client whose requests are noted.
+func (c *realCluster) noting(kubeconfig string) *Client {
 	c.t.Helper()
 	config, err := restConfig(kubeconfig)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	config.AcceptContentTypes, config.ContentType = "application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf"
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &noting{next, c.asked} })
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &notes{next, c.asked} })
 	client := &Client{config: config}
 	if client.core, err = typed.NewForConfig(config); err != nil {
 		c.t.Fatal(err)
@@ -85,65 +98,38 @@ func (c *realCluster) as(kubeconfig string) *Client {
 	return client
 }
 
-// noting notes the requests that go through it.
-type noting struct {
+// notes notes the requests that go through it.
+type notes struct {
 	http.RoundTripper
 	to *noted
 }
 
-func (n *noting) RoundTrip(r *http.Request) (*http.Response, error) {
+func (n *notes) RoundTrip(r *http.Request) (*http.Response, error) {
 	n.to.add(requestOf(r.Method, r.URL))
 	return n.RoundTripper.RoundTrip(r)
 }
 
-// apply makes or replaces the objects of deploy/rbac.yaml, less what without names: "patch nodes/status".
+// apply puts deploy/rbac.yaml in force, without one verb of a resource: "patch nodes/status".
 func (c *realCluster) apply(without string) {
 	c.t.Helper()
-	f, err := os.Open(manifest)
+	text, err := os.ReadFile(manifest)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer f.Close()
-	d := yaml.NewYAMLOrJSONDecoder(f, 4096)
-	for {
-		var o unstructured.Unstructured
-		if err := d.Decode(&o); errors.Is(err, io.EOF) {
-			return
-		} else if err != nil {
-			c.t.Fatal(err)
+	verb, resource, less := strings.Cut(without, " ")
+	before, after, found := strings.Cut(string(text), "resources: ["+resource+"]\n    verbs: [")
+	if less {
+		if !found {
+			c.t.Fatalf("%s has no rule for %s", manifest, resource)
 		}
-		if o.GetKind() == "ClusterRole" {
-			c.take(&o, without)
+		verbs, rest, _ := strings.Cut(after, "]")
+		kept := slices.DeleteFunc(strings.Split(verbs, ", "), func(v string) bool { return v == verb })
+		if len(kept) == 0 {
+			kept = []string{"none"}
 		}
-		r := schema.GroupVersionResource{Group: o.GroupVersionKind().Group, Version: "v1", Resource: strings.ToLower(o.GetKind()) + "s"}
-		client := c.admin.dynamic.Resource(r).Namespace(o.GetNamespace())
-		_, err := client.Create(c.t.Context(), &o, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) {
-			_, err = client.Update(c.t.Context(), &o, metav1.UpdateOptions{})
-		}
-		if err != nil {
-			c.t.Fatal(err)
-		}
+		text = []byte(before + "resources: [" + resource + "]\n    verbs: [" + strings.Join(kept, ", ") + "]" + rest)
 	}
-}
-
-// take takes a verb of a resource out of a role.
-func (c *realCluster) take(o *unstructured.Unstructured, without string) {
-	verb, resource, _ := strings.Cut(without, " ")
-	var role rbacv1.ClusterRole
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &role); err != nil {
-		c.t.Fatal(err)
-	}
-	for i := range role.Rules {
-		if slices.Contains(role.Rules[i].Resources, resource) {
-			role.Rules[i].Verbs = slices.DeleteFunc(role.Rules[i].Verbs, func(v string) bool { return v == verb })
-		}
-	}
-	role.Rules = slices.DeleteFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return len(r.Verbs) == 0 })
-	var err error
-	if o.Object, err = runtime.DefaultUnstructuredConverter.ToUnstructured(&role); err != nil {
-		c.t.Fatal(err)
-	}
+	c.server.Apply(c.t, string(text))
 }
 
 // untilMay waits until the API server has seen a new role.
@@ -208,9 +194,7 @@ func run(t *testing.T, p *Publisher) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-func TestRealPublish(t *testing.T) {
-	c := startReal(t)
-	c.apply("")
+func testAnnotations(t *testing.T, c *realCluster) {
 	c.node("w1", map[string]string{fl + "public-ip-overwrite": "192.168.0.41"})
 	p := NewPublisher(c.culvert, "w1", quiet())
 	first := maps.Clone(flannelWish)
@@ -250,9 +234,7 @@ func TestRealPublish(t *testing.T) {
 	c.until("w1", "published on the new Node", says(flannelWish))
 }
 
-func TestRealEvents(t *testing.T) {
-	c := startReal(t)
-	c.apply("")
+func testEvents(t *testing.T, c *realCluster) {
 	objects := nodesOf(c.node("w1", nil), c.node("w2", nil))
 	conflicts := []flavour.Conflict{
 		conflictOn("w2", "10.244.1.0/24 overlaps 10.244.1.0/24 of Node w1, so it is left out; give each node its own"),
@@ -312,10 +294,38 @@ func TestRealEvents(t *testing.T) {
 	}
 }
 
-// TestRealPermissions: every request is one that deploy/rbac.yaml grants, a permission
+// testAway: what could not be written is, soon after the API server is back, and only the newest wish.
+func testAway(t *testing.T, c *realCluster) {
+	proxy := c.server.Proxy(t, nil)
+	c.node("w1", nil)
+	failed := make(chan struct{}, 100)
+	p := NewPublisher(c.client(proxy.Kubeconfig(t, account)), "w1", quiet())
+	p.Failed = func() { failed <- struct{}{} }
+	proxy.Cut()
+	p.Publish(map[string]string{ca + "IPv4Address": "10.0.0.41/24", ca + "IPv4VXLANTunnelAddr": "10.244.1.1"}, nil)
+	run(t, p)
+	<-failed
+	if got := p.Problems(); len(got) != 1 || !strings.HasPrefix(got[0], "get of Node w1: ") {
+		t.Errorf("told %q", got)
+	}
+	newest := map[string]string{ca + "IPv4Address": "10.0.0.42/24"}
+	p.Publish(newest, isUp)
+	proxy.Mend()
+	n := c.until("w1", "published", func(n *corev1.Node) bool { return len(overwritten(n, newest)) == 0 && saysReady(n, isUp) })
+	if _, old := n.Annotations[ca+"IPv4VXLANTunnelAddr"]; old {
+		t.Errorf("annotations are %v", n.Annotations)
+	}
+	for end := time.Now().Add(10 * time.Second); len(p.Problems()) > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := p.Problems(); len(got) > 0 {
+		t.Errorf("still told: %q", got)
+	}
+}
+
+// testPermissions: every request is one that deploy/rbac.yaml grants, a permission
 // that is missing is named, and others are not there.
-func TestRealPermissions(t *testing.T) {
-	c := startReal(t)
+func testPermissions(t *testing.T, c *realCluster) {
 	for _, missing := range []string{"get nodes", "patch nodes/status", "get events", "create events"} {
 		c.apply(missing)
 		c.untilMay(missing, false)
