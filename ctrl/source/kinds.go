@@ -69,6 +69,25 @@ func findKind(apiVersion, name string) *kind {
 	return nil
 }
 
+// Check finds what cannot be meant in an object of one of the kinds of Objects: its
+// key, such as spec.podCIDRs[0], and what is wrong with it and what to do. Both are
+// empty for an object that is fine, and of a kind that Culvert does not know.
+func Check(o metav1.Object) (key, what string) {
+	name := reflect.TypeOf(o).Elem().Name()
+	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })
+	if i < 0 {
+		return "", ""
+	}
+	f := checkMeta(&kinds[i], o)
+	if f == nil {
+		f = kinds[i].check(o)
+	}
+	if f == nil {
+		return "", ""
+	}
+	return keyOf("", f.at), f.what
+}
+
 // scheme knows every kind of the groups that Kubernetes itself defines and
 // Culvert reads from: a kind of theirs that it does not know is misspelled.
 var scheme = func() *runtime.Scheme {
