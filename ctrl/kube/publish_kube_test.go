@@ -112,7 +112,7 @@ func (n *notes) RoundTrip(r *http.Request) (*http.Response, error) {
 // apply puts deploy/rbac.yaml in force, without one verb of a resource: "patch nodes/status".
 func (c *realCluster) apply(without string) {
 	c.t.Helper()
-	text, err := os.ReadFile(manifest)
+	text, err := os.ReadFile(rbacFile)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (c *realCluster) apply(without string) {
 	before, after, found := strings.Cut(string(text), "resources: ["+resource+"]\n    verbs: [")
 	if less {
 		if !found {
-			c.t.Fatalf("%s has no rule for %s", manifest, resource)
+			c.t.Fatalf("%s has no rule for %s", rbacFile, resource)
 		}
 		verbs, rest, _ := strings.Cut(after, "]")
 		kept := slices.DeleteFunc(strings.Split(verbs, ", "), func(v string) bool { return v == verb })

@@ -27,7 +27,7 @@ import (
 	"culvert/ctrl/source"
 )
 
-const manifest = "../../deploy/rbac.yaml"
+const rbacFile = "../../deploy/rbac.yaml"
 
 // request is what RBAC decides about. Name is that of the object, or of a selector.
 type request struct {
@@ -63,10 +63,10 @@ func requestOf(method string, u *url.URL) (r request) {
 	return r
 }
 
-// grants reads the manifest's rules.
+// grants reads the file's rules.
 func grants(t *testing.T) (rules []rbacv1.PolicyRule) {
 	t.Helper()
-	f, err := os.Open(manifest)
+	f, err := os.Open(rbacFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func grants(t *testing.T) (rules []rbacv1.PolicyRule) {
 			return rules
 		}
 		if err != nil {
-			t.Fatalf("%s: %v", manifest, err)
+			t.Fatalf("%s: %v", rbacFile, err)
 		}
 		if role.Kind == "ClusterRole" {
 			rules = append(rules, role.Rules...)
@@ -163,7 +163,7 @@ func TestPermissions(t *testing.T) {
 
 // TestEveryRuleIsExplained by a comment above it.
 func TestEveryRuleIsExplained(t *testing.T) {
-	text, err := os.ReadFile(manifest)
+	text, err := os.ReadFile(rbacFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestEveryRuleIsExplained(t *testing.T) {
 		if strings.HasPrefix(line, "  - apiGroups:") && !strings.Contains(lines[i+1], "ipamconfigurations") {
 			n++
 			if !strings.HasPrefix(lines[i-1], "  # ") {
-				t.Errorf("%s:%d: no comment says what for", manifest, i+1)
+				t.Errorf("%s:%d: no comment says what for", rbacFile, i+1)
 			}
 		}
 	}

@@ -54,6 +54,7 @@ func New() *Agent {
 				What:  "10.244.2.0/24 overlaps 10.244.2.0/24 of Node worker-2, so it is left out; give each node its own",
 				Since: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC)}},
 			Source: "dir:/etc/culvert/manifests", Version: "v0.1.0",
+			Objects: []api.SourceObjects{{Kind: "ConfigMap", Objects: 1}, {Kind: "Node", Objects: 3, Version: "4711", Heard: new(time.Date(2026, 1, 2, 3, 5, 6, 0, time.UTC)), Lists: 2, Resumes: 5}},
 			Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		},
 		PortList: []api.Port{
