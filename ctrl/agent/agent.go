@@ -12,7 +12,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
@@ -50,9 +49,11 @@ type Agent struct {
 	program  *program.Programmer
 	ipam     *ipam.Allocator
 	pods     *pods.Manager
-	source   *source.Dir
+	source   source.Source
 	metrics  *metrics.Metrics
 	kept     *kept // with applying held
+	// publisher writes to the API server; nil with a directory of manifests.
+	publisher publisher
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -77,6 +78,7 @@ type Agent struct {
 	foreign  string // what is wrong with the node's address, if anything
 	restored bool   // the pods of before were brought back
 	stopping bool
+	since    map[flavour.Conflict]time.Time // when each was first seen
 }
 
 // checkFrames is the environment variable that turns on the verification of every
@@ -91,12 +93,10 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
-	dir, ok := cfg.Dir()
-	if !ok {
-		return nil, fmt.Errorf("source %s: this build reads manifest directories only; set source to dir:DIRECTORY", cfg.Source)
+	err := a.openSource()
+	if err != nil {
+		return nil, err
 	}
-	a.source = source.NewDir(dir, log)
-	var err error
 	if a.underlay, err = underlay.New(log, cfg.Uplinks); err != nil {
 		return nil, cfg.Errorf("uplinks", "%v", err)
 	}
@@ -136,7 +136,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.kept, err = loadKept(a.cfg.StateDir, a.cfg.Node); err != nil {
 		a.log.Warn("begun anew", "cause", err)
 	}
-	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods")
+	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods", "publish")
 	a.program.Synced = a.metrics.Synced
 	return nil
 }

@@ -55,6 +55,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
 		g.Go(func() error { return a.followUnderlay(ctx) })
 		g.Go(func() error { return a.followPods(ctx) })
+		if a.publisher != nil {
+			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })
+		}
 		g.Go(func() error { return named("source", a.source.Run(ctx, a.apply, a.report)) })
 		a.log.Info("culvertd is up", "node", a.cfg.Node, "workers", a.engine.Workers(), "socket", a.cfg.Socket, "listen", ops.Addr().String())
 		return nil
@@ -148,6 +151,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	}
 	foreign := a.localize(d)
 	a.logChanges(a.program.Desired(), d)
+	a.noteConflicts(d.Conflicts)
 	a.mu.Lock()
 	if foreign != "" && foreign != a.foreign {
 		a.log.Warn("the node's address is replaced", "cause", foreign)
@@ -164,6 +168,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 		a.setPools(d.Local)
 	}
 	a.steer(true)
+	a.publish(d, objects)
 }
 
 // localize replaces the node's public addresses by the uplinks' where no device of
@@ -244,7 +249,7 @@ func (a *Agent) report(problems []error) {
 	lines := make([]string, 0, len(problems))
 	for _, err := range problems {
 		lines = append(lines, err.Error())
-		a.log.Error("manifests", "cause", err.Error())
+		a.log.Error("source", "cause", err.Error())
 		a.metrics.SyncError("source")
 	}
 	a.mu.Lock()
@@ -334,6 +339,7 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 		}
 		a.program.UnderlayChanged()
 		a.followAddress()
+		a.publishAgain()
 	}
 }
 

@@ -11,9 +11,12 @@ type Status struct {
 	// Degraded says what is wrong although the node is ready: a bad manifest,
 	// two peers that claim one prefix.
 	Degraded []string `json:"degraded,omitempty"`
-	Node     string   `json:"node"`
-	Mode     string   `json:"mode"`  // native, calico or flannel
-	Encap    string   `json:"encap"` // vxlan, ipip or none
+	// Conflicts are what of the objects is not carried out; each is a line of
+	// Degraded, too.
+	Conflicts []Conflict `json:"conflicts"`
+	Node      string     `json:"node"`
+	Mode      string     `json:"mode"`  // native, calico or flannel
+	Encap     string     `json:"encap"` // vxlan, ipip or none
 	// MTU is the pods'.
 	MTU     int      `json:"mtu"`
 	Workers []Worker `json:"workers"`
@@ -29,11 +32,44 @@ type Status struct {
 	VTEP     *VTEP    `json:"vtep,omitempty"`
 	// Source is where the objects come from: dir:PATH or kube.
 	Source string `json:"source"`
+	// Objects says, by kind, what has been read of it.
+	Objects []SourceObjects `json:"objects"`
 	// Stale says that the last reading of the source failed and the tables
 	// are those of the reading before.
 	Stale   bool      `json:"stale"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+}
+
+// Conflict is something in the objects that cannot be carried out.
+type Conflict struct {
+	Object Object    `json:"object"`
+	Key    string    `json:"key"`    // in the object, such as spec.podCIDRs[0]
+	Reason string    `json:"reason"` // one word, such as DuplicatePodCIDR
+	What   string    `json:"what"`   // what is wrong, what it costs, and what to do
+	Since  time.Time `json:"since"`  // when culvertd first saw it
+}
+
+// Object names an object of the cluster.
+type Object struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
+
+// SourceObjects is what has been read of a kind of object. What only an API server has
+// is absent with manifests.
+type SourceObjects struct {
+	Kind    string `json:"kind"` // Node
+	Objects int    `json:"objects"`
+	// Version is the newest resource version that was seen, and Heard when the API
+	// server last sent something about the kind.
+	Version string     `json:"version,omitempty"`
+	Heard   *time.Time `json:"heard,omitempty"`
+	// Lists counts how often all were read, and Resumes how often a broken watch was
+	// taken up where it had been.
+	Lists   uint64 `json:"lists,omitempty"`
+	Resumes uint64 `json:"resumes,omitempty"`
 }
 
 // Intake is what pods' veths share for receiving.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"culvert/ctrl/source"
 )
@@ -18,6 +19,13 @@ type block struct {
 	confirmed bool
 	obj       *source.IPAMBlock // nil where only an affinity is there
 	ref       source.Ref
+	made      time.Time
+}
+
+// before reports whether a goes before b where both are of one CIDR: what was there
+// first goes on.
+func (b *block) before(other *block) bool {
+	return cmp.Or(b.made.Compare(other.made), strings.Compare(b.ref.Name, other.ref.Name)) < 0
 }
 
 // readBlocks finds whose every block and every address given out of another node's
@@ -64,11 +72,7 @@ func (c *calico) readBlock(all map[netip.Prefix]*block, obj *source.IPAMBlock) {
 		c.conflict(ref, "spec.cidr", "%s", what)
 		return
 	}
-	if other := all[cidr]; other != nil {
-		c.conflict(ref, "spec.cidr", "%s is also that of %s, so this one is left out; delete one of them", cidr, other.ref)
-		return
-	}
-	b := &block{cidr: cidr, obj: obj, ref: ref}
+	b := &block{cidr: cidr, obj: obj, ref: ref, made: obj.CreationTimestamp.Time}
 	if a := obj.Spec.Affinity; a != nil {
 		host, ok := strings.CutPrefix(*a, "host:")
 		if ok {
@@ -76,6 +80,12 @@ func (c *calico) readBlock(all map[netip.Prefix]*block, obj *source.IPAMBlock) {
 		} else if !strings.HasPrefix(*a, "virtual:") { // addresses of load balancers, which no node routes
 			c.conflict(ref, "spec.affinity", "%q is no affinity; write host:NODE", *a)
 		}
+	}
+	if other := all[cidr]; other != nil {
+		if other.before(b) {
+			other, b = b, other
+		}
+		c.conflict(other.ref, "spec.cidr", "%s is also that of %s, so this one is left out; delete one of them", cidr, b.ref).Reason = DuplicateBlock
 	}
 	all[cidr] = b
 }
@@ -91,28 +101,31 @@ func (c *calico) readAffinity(all map[netip.Prefix]*block, obj *source.BlockAffi
 		c.conflict(ref, "spec.cidr", "%s", what)
 		return
 	}
-	have := all[cidr]
+	have, b := all[cidr], &block{cidr: cidr, node: spec.Node, confirmed: true, ref: ref, made: obj.CreationTimestamp.Time}
 	switch {
 	case spec.State != "confirmed":
 		if have != nil && have.obj != nil && have.node == spec.Node {
 			have.confirmed = false // it is being made, or given up
 		}
 	case have == nil:
-		all[cidr] = &block{cidr: cidr, node: spec.Node, confirmed: true, ref: ref}
+		all[cidr] = b
 	case have.node != spec.Node:
-		c.conflict(ref, "spec.node", "%s of Node %s is that of %q by %s, which counts; delete the affinity", cidr, spec.Node, have.node, have.ref)
+		if have.obj == nil && b.before(have) {
+			all[cidr], have, b = b, b, have
+		}
+		c.conflict(b.ref, "spec.node", "%s of Node %s is that of %q by %s, which counts; delete the affinity", cidr, b.node, have.node, have.ref).Reason = DuplicateBlock
 	}
 }
 
 // claimBlock gives a block to its node, unless it cannot be.
 func (c *calico) claimBlock(b *block, known map[string]int) {
 	if c.pools.of(b.cidr) == nil {
-		c.conflict(b.ref, "spec.cidr", "%s is in no IPPool, so it is left out; create the pool, or delete the block", b.cidr)
+		c.conflict(b.ref, "spec.cidr", "%s is in no IPPool, so it is left out; create the pool, or delete the block", b.cidr).Reason = OutsidePool
 		b.node, b.obj = "", nil
 		return
 	}
 	if other, owner, taken := c.cidrs.overlap(b.cidr); taken {
-		c.conflict(b.ref, "spec.cidr", "%s overlaps %s of Node %s, so it is left out; delete one of the blocks", b.cidr, other, owner)
+		c.conflict(b.ref, "spec.cidr", "%s overlaps %s of Node %s, so it is left out; delete one of the blocks", b.cidr, other, owner).Reason = DuplicateBlock
 		b.node, b.obj = "", nil
 		return
 	}

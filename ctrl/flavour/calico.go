@@ -36,7 +36,7 @@ var calicoFamilies = []calicoFamily{
 // no block, say whose it is. A node is a VXLAN endpoint once it has both an
 // address and a tunnel address; until then what would be sent to it by VXLAN is not.
 func Calico(objs *source.Objects, opt Options) *Desired {
-	c := &calico{collector: newCollector(ModeCalico, objs, opt), prefixes: map[string][]netip.Prefix{}, labels: labelsOf(nil)}
+	c := &calico{collector: newCollector(ModeCalico, objs, opt), prefixes: map[string][]netip.Prefix{}, tunnels: map[netip.Addr]string{}, labels: labelsOf(nil)}
 	c.felix()
 	c.labels = labelsOf(c.own)
 	c.readPools()
@@ -59,6 +59,7 @@ type calico struct {
 	blocks   []*block // in the order of their claims
 	byCIDR   map[netip.Prefix]*block
 	prefixes map[string][]netip.Prefix // by node: its blocks, and addresses of others' that it has
+	tunnels  map[netip.Addr]string     // by tunnel address: the node that has it
 	net      [2]netip.Prefix           // this node's addresses with the length of their network
 	mtus     [2]int                    // of VXLAN's two families, 0: not said
 	mtuIPIP  int
@@ -164,7 +165,7 @@ func (c *calico) peerFamily(n *corev1.Node, fam calicoFamily) {
 	}
 	if isVTEP && bgp {
 		p := way(VXLAN)
-		p.TunnelIP, p.VTEPMAC = vtep, mac
+		p.TunnelIP, p.VTEPMAC = c.claimTunnel(n, vtep, fam.vxlan), mac
 	}
 	withheld := 0
 	for _, p := range mine {
@@ -212,8 +213,19 @@ func (c *calico) tunnelRoutes(n *corev1.Node, fam calicoFamily, ways map[string]
 		cover(p, p.TunnelIP)
 	}
 	if ways[IPIP] != nil {
-		cover(ways[IPIP], c.tunnelAddress(n, fam.ipip, fam.v6))
+		cover(ways[IPIP], c.claimTunnel(n, c.tunnelAddress(n, fam.ipip, fam.v6), fam.ipip))
 	}
+}
+
+// claimTunnel takes a node's tunnel address, which an annotation of that key says;
+// invalid if another node has it. That costs the node's host, and its pods nothing.
+func (c *calico) claimTunnel(n *corev1.Node, a netip.Addr, key string) netip.Addr {
+	if other, taken := c.tunnels[a]; a.IsValid() && taken && other != n.Name {
+		c.nodeConflict(n, annotationPath(key), "%s is also a tunnel address of Node %s, which keeps it, so it is not routed to this node; give each its own", a, other).Reason = DuplicateTunnelAddress
+		return netip.Addr{}
+	}
+	c.tunnels[a] = n.Name
+	return a
 }
 
 // wayName tells the ways to one node apart.

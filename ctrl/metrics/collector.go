@@ -35,9 +35,13 @@ var (
 	outerErrs  = describe("outer_errors_total", "ICMP errors from the underlay about tunnel packets to peers, by kind.", "error")
 	outerFrags = describe("outer_fragmented_total", "Tunnel packets from peers that came in fragments.")
 	narrowed   = describe("peers_path_mtu", "Peers whose path MTU is known from ICMP errors.")
+	conflicts  = describe("conflicts", "What of the cluster's objects this node cannot carry out, by kind of object; 'culvert status' says what is wrong.", "kind")
 	pods       = describe("pods", "Pods attached to this node.")
 	ready      = describe("ready", "1 while the node carries pod traffic as configured.")
 	stale      = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
+	objects    = describe("source_objects", "Objects in force, by kind.", "kind")
+	lists      = describe("source_lists_total", "Times that all objects of a kind were read from the API server: once, and whenever it has forgotten what was seen last.", "kind")
+	resumes    = describe("source_watch_resumes_total", "Times that a watch of the API server ended and was taken up where it had been.", "kind")
 	busy       = describe("worker_busy_ratio", "Part of the last second that a worker had frames to handle.", "worker")
 	burstSize  = describe("worker_burst_size", "Frames a worker received at once.", "worker")
 	sleeps     = describe("worker_sleeps_total", "Times a worker waited for input.", "worker")
@@ -53,7 +57,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
-		routes, peers, outerErrs, outerFrags, narrowed, pods, ready, stale, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		routes, peers, outerErrs, outerFrags, narrowed, conflicts, pods, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
 	} {
 		ch <- d
 	}
@@ -71,9 +75,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(ch, outerFrags, s.Outer.Fragmented)
 	gauge(ch, narrowed, float64(s.Outer.Narrowed))
+	collectConflicts(ch, s.Conflicts)
 	gauge(ch, pods, float64(s.Pods))
 	gauge(ch, ready, oneIf(s.Ready))
 	gauge(ch, stale, oneIf(s.Stale))
+	for _, k := range s.Objects {
+		gauge(ch, objects, float64(k.Objects), k.Kind)
+		if k.Heard != nil {
+			counter(ch, lists, k.Lists, k.Kind)
+			counter(ch, resumes, k.Resumes, k.Kind)
+		}
+	}
 	if s.Intake != nil {
 		for ring, n := range s.Intake.RingFull {
 			counter(ch, ringFull, n, "intake", ring)
@@ -81,6 +93,23 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range s.Workers {
 		collectWorker(ch, &s.Workers[i])
+	}
+}
+
+// conflictKinds are the kinds of objects that conflicts are about, published even
+// when there are none.
+var conflictKinds = []string{"Node", "ConfigMap", "IPPool", "IPAMBlock", "BlockAffinity", "FelixConfiguration"}
+
+func collectConflicts(ch chan<- prometheus.Metric, list []api.Conflict) {
+	counts := map[string]int{}
+	for _, kind := range conflictKinds {
+		counts[kind] = 0
+	}
+	for i := range list {
+		counts[list[i].Object.Kind]++
+	}
+	for kind, n := range counts {
+		gauge(ch, conflicts, float64(n), kind)
 	}
 }
 

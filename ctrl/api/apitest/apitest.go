@@ -49,8 +49,12 @@ func New() *Agent {
 			Intake:  &api.Intake{Queues: 1, RingFull: map[string]uint64{"rx": 9, "fill": 6}},
 			Outer:   api.Outer{Errors: map[string]uint64{"too_big": 3, "port_unreachable": 1}, Narrowed: 1, Fragmented: 12},
 			Peers:   1, Pods: 2, Routes: 5, Flows: 3, PodCIDRs: []string{"10.244.1.0/24"},
-			VTEP:   &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},
+			VTEP: &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},
+			Conflicts: []api.Conflict{{Object: api.Object{Kind: "Node", Name: "worker-3"}, Key: "spec.podCIDRs[0]", Reason: "DuplicatePodCIDR",
+				What:  "10.244.2.0/24 overlaps 10.244.2.0/24 of Node worker-2, so it is left out; give each node its own",
+				Since: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC)}},
 			Source: "dir:/etc/culvert/manifests", Version: "v0.1.0",
+			Objects: []api.SourceObjects{{Kind: "ConfigMap", Objects: 1}, {Kind: "Node", Objects: 3, Version: "4711", Heard: new(time.Date(2026, 1, 2, 3, 5, 6, 0, time.UTC)), Lists: 2, Resumes: 5}},
 			Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		},
 		PortList: []api.Port{
