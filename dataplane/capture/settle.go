@@ -99,3 +99,21 @@ func (r *Record) settleCRC(l4, end int) Checksum {
 	packet.CompleteSCTP(r.Data[l4:end])
 	return ChecksumCompleted
 }
+
+// Segments is the number of frames that the record's is on a wire, 1 without SegSize.
+func (r *Record) Segments() int {
+	if r.SegSize == 0 {
+		return 1
+	}
+	big := frame.Frame{Total: r.Length, SegSize: r.SegSize, HeaderLen: r.HeaderLen}
+	if big.HeaderLen == 0 { // the worker had not parsed it yet
+		big.HeaderLen = r.CsumStart + packet.UDPLen
+		if at := int(r.CsumStart) + 12; r.Flags&frame.SegUDP == 0 && at < len(r.Data) {
+			big.HeaderLen = r.CsumStart + uint16(r.Data[at]>>4)*4
+		}
+	}
+	if uint32(big.HeaderLen) >= big.Total {
+		return 1
+	}
+	return int(big.Segments())
+}

@@ -32,6 +32,8 @@ type Agent struct {
 	TraceValue  api.TraceResult
 	Stats       api.FlowStats
 	CNIValue    api.CNIResponse
+	CaptureList []api.CaptureEvent // behind the BEGIN line
+	Capturing   api.CaptureStats
 
 	mu   sync.Mutex
 	seen []any
@@ -196,6 +198,28 @@ func (a *Agent) WatchFlows(ctx context.Context, filter api.FlowFilter, emit func
 	<-ctx.Done()
 	return nil
 }
+
+// Capture records the request and emits CaptureList; it knows no port "nowhere". Without
+// an END line it waits.
+func (a *Agent) Capture(ctx context.Context, req api.CaptureRequest, emit func([]api.CaptureEvent) error) error {
+	a.note(req)
+	if slices.Contains(req.Ports, "nowhere") {
+		return api.NotFound("there is no port nowhere")
+	}
+	if err := emit([]api.CaptureEvent{{Event: api.CaptureBegin, VXLAN: []uint16{4789}}}); err != nil {
+		return err
+	}
+	if err := emit(a.CaptureList); err != nil {
+		return err
+	}
+	if n := len(a.CaptureList); n == 0 || a.CaptureList[n-1].Event != api.CaptureEnd {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// CaptureStats implements metrics.Source.
+func (a *Agent) CaptureStats() api.CaptureStats { return a.Capturing }
 
 // FDB is FDBList.
 func (a *Agent) FDB() []api.FDBEntry { return a.FDBList }
