@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -154,7 +155,7 @@ func (p *linePrinter) frame(f *api.CapturedFrame) error {
 	if f.GSO != nil {
 		notes += fmt.Sprintf(", %d segments of %d", f.GSO.Segments, f.GSO.Size)
 	}
-	_, err := fmt.Fprintf(p.w, "%s %s %s%s %s, %d bytes%s\n", f.Time.Local().Format("15:04:05.000000"), f.Port,
+	_, err := fmt.Fprintf(p.w, "%s %s %s%s %s, %d bytes%s\n", f.Time.Local().Format("15:04:05.000000"), cmp.Or(f.Port, "gone"),
 		directionWords[f.Direction], reason, p.d.describe(f.Data), f.Length, notes)
 	return err
 }

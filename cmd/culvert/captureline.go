@@ -45,10 +45,12 @@ func (d *describer) from(b []byte, first gopacket.Decoder) string {
 func (d *describer) layer(all []gopacket.Layer, i *int) (text, inside string) {
 	switch l := all[*i].(type) {
 	case *layers.Ethernet:
-		if len(all) == 1 || l.EthernetType == layers.EthernetTypeLLC {
-			return fmt.Sprintf("%s > %s, ethertype 0x%04x", l.SrcMAC, l.DstMAC, uint16(l.EthernetType)), ""
+		if *i+1 < len(all) {
+			if _, undecoded := all[*i+1].(gopacket.ErrorLayer); !undecoded {
+				return "", ""
+			}
 		}
-		return "", ""
+		return fmt.Sprintf("%s > %s, ethertype 0x%04x", l.SrcMAC, l.DstMAC, uint16(l.EthernetType)), ""
 	case *layers.Dot1Q:
 		return fmt.Sprintf("vlan %d", l.VLANIdentifier), ""
 	case *layers.ARP:

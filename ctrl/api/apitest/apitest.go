@@ -121,6 +121,7 @@ func New() *Agent {
 			Verdict: "drop", Reason: "reject"},
 		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2,
 			Inserts: 9, Refused: map[string]uint64{"limit": 2}, Ended: map[string]uint64{"expired": 5, "unroutable": 1}},
+		Capturing: api.CaptureStats{Running: 2, Missed: 17},
 	}
 }
 
