@@ -30,7 +30,9 @@ const (
 // captured is an agent that has seen frames of all kinds.
 func captured(t *testing.T) *apitest.Agent {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
-	pod := func(ls ...kit.Layer) []byte { return kit.Frame(t, append([]kit.Layer{kit.Eth(podMAC, gwMAC)}, ls...)...) }
+	pod := func(ls ...kit.Layer) []byte {
+		return kit.Frame(t, append([]kit.Layer{kit.Eth(podMAC, gwMAC)}, ls...)...)
+	}
 	ping := pod(kit.IP4(pod1, pod2), kit.ICMP4(8, 0, 7, 1), kit.Payload(56))
 	inner := pod(kit.IP4(pod1, pod2), kit.TCP(40000, 80, kit.Flags("S"), kit.Seq(5)))
 	wire := kit.Frame(t, kit.Eth("02:00:00:00:00:01", "02:00:00:00:00:02"), kit.IP4("192.168.0.1", "192.168.0.2"), kit.UDP(50000, 8472), kit.VXLANHeader(1), kit.Bytes(inner...))
