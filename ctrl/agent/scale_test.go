@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"culvert/ctrl/config"
@@ -232,6 +233,46 @@ func BenchmarkBlockChangeCalico5000(b *testing.B) {
 			a.apply(&next)
 		}
 	})
+}
+
+// BenchmarkFlapping is a second of a thousand node updates, of which as many are applied
+// together as come while the source rests: after a run of t it waits 2t. It reports
+// the cores that takes, the collector of garbage included.
+func BenchmarkFlapping(b *testing.B) {
+	for _, mode := range modes {
+		b.Run(mode, func(b *testing.B) {
+			bigAgent(b, mode, func(a *Agent) {
+				objects := bigCluster(mode, false)
+				a.apply(objects)
+				before, start, sets, mac := usedCPU(b), time.Now(), 0, 0
+				for b.Loop() {
+					for second := time.Now(); time.Since(second) < time.Second; sets++ {
+						next := *objects
+						next.Nodes = slices.Clone(objects.Nodes)
+						began := time.Now()
+						for due := int(time.Since(start).Milliseconds()); mac < due; mac++ {
+							next.Nodes[100+mac%4000] = bigNode(mode, 100+mac%4000, uint16(1+mac))
+						}
+						objects = &next
+						a.apply(objects)
+						time.Sleep(2 * time.Since(began))
+					}
+				}
+				wall := time.Since(start)
+				b.ReportMetric((usedCPU(b)-before).Seconds()/wall.Seconds(), "cores")
+				b.ReportMetric(float64(sets)/wall.Seconds(), "sets/s")
+			})
+		})
+	}
+}
+
+// usedCPU is the processor time of this process.
+func usedCPU(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkFirstSet is from the first set of objects to the published tables.
