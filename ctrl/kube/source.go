@@ -42,8 +42,8 @@ type Source struct {
 
 	mu     sync.Mutex
 	back   chan struct{} // closed, and made anew, when the API server is there again
-	stores []*store // of all kinds, whether they are there or not
-	feeds  []*feed  // nil where there is none; as stores
+	stores []*store      // of all kinds, whether they are there or not
+	feeds  []*feed       // nil where there is none; as stores
 	// planned: the CustomResourceDefinitions have been looked at.
 	planned bool
 	begun   bool // all kinds have been read from the API server
