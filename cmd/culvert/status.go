@@ -17,8 +17,10 @@ func (a *app) statusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Whether this node carries pod traffic, and if not, why",
-		Long:  "Show the agent's state. Exits with 3 when the agent answers but is not ready.",
-		Args:  cobra.NoArgs,
+		Long: "Show the agent's state. Exits with 3 when the agent answers but is not ready.\n" +
+			"Lines that begin with degraded say what is wrong although it is. With -o json, conflicts lists\n" +
+			"what of the cluster's objects cannot be carried out: object, key, reason, what and since when.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var s api.Status
 			if err := a.client().Get(cmd.Context(), "/v1/status", &s); err != nil {

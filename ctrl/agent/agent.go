@@ -51,7 +51,10 @@ type Agent struct {
 	pods     *pods.Manager
 	source   source.Source
 	metrics  *metrics.Metrics
-	kept     *kept // with applying held
+	kept     *kept         // with applying held
+	known    flavour.Cache // with applying held
+	// publisher writes to the API server; nil with a directory of manifests.
+	publisher publisher
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -76,6 +79,7 @@ type Agent struct {
 	foreign  string // what is wrong with the node's address, if anything
 	restored bool   // the pods of before were brought back
 	stopping bool
+	since    map[flavour.Conflict]time.Time // when each was first seen
 }
 
 // checkFrames is the environment variable that turns on the verification of every
@@ -133,7 +137,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.kept, err = loadKept(a.cfg.StateDir, a.cfg.Node); err != nil {
 		a.log.Warn("begun anew", "cause", err)
 	}
-	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods")
+	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods", "publish")
 	a.program.Synced = a.metrics.Synced
 	return nil
 }

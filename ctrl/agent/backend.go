@@ -126,6 +126,10 @@ func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	for _, c := range d.Conflicts {
 		s.Degraded = append(s.Degraded, c.String())
 	}
+	s.Conflicts = a.conflicts(d.Conflicts)
+	if a.publisher != nil {
+		s.Degraded = append(s.Degraded, a.publisher.Problems()...)
+	}
 }
 
 // tooFewQueues is what becomes of traffic when there are fewer queues than workers.

@@ -23,6 +23,10 @@ import (
 // without an event.
 const resyncEvery = 10 * time.Second
 
+// repairEvery is how often the tables are compared, row by row, with what they
+// ought to be.
+const repairEvery = time.Minute
+
 // Run takes the uplinks, brings the node's pods back, follows source and
 // underlay, and serves the sockets until ctx ends or a part fails. Then it
 // gives the devices back; the pods' links stay for the next start.
@@ -51,6 +55,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
 		g.Go(func() error { return a.followUnderlay(ctx) })
 		g.Go(func() error { return a.followPods(ctx) })
+		if a.publisher != nil {
+			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })
+		}
 		g.Go(func() error { return named("source", a.source.Run(ctx, a.apply, a.report)) })
 		a.log.Info("culvertd is up", "node", a.cfg.Node, "workers", a.engine.Workers(), "socket", a.cfg.Socket, "listen", ops.Addr().String())
 		return nil
@@ -144,6 +151,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	}
 	foreign := a.localize(d)
 	a.logChanges(a.program.Desired(), d)
+	a.noteConflicts(d.Conflicts)
 	a.mu.Lock()
 	if foreign != "" && foreign != a.foreign {
 		a.log.Warn("the node's address is replaced", "cause", foreign)
@@ -160,6 +168,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 		a.setPools(d.Local)
 	}
 	a.steer(true)
+	a.publish(d, objects)
 }
 
 // localize replaces the node's public addresses by the uplinks' where no device of
@@ -295,8 +304,9 @@ func (a *Agent) subnets() (all []netip.Prefix) {
 // neighbours. Events of the pods' devices, which come by the hundred, cost
 // nothing but a look at whose they are.
 func (a *Agent) followUnderlay(ctx context.Context) error {
-	resync := time.NewTicker(resyncEvery)
+	resync, repair := time.NewTicker(resyncEvery), time.NewTicker(repairEvery)
 	defer resync.Stop()
+	defer repair.Stop()
 	again := time.NewTimer(holdAgain) // for uplinks that could not be taken
 	defer again.Stop()
 	for {
@@ -315,6 +325,9 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 				again.Reset(holdAgain)
 			}
 			continue
+		case <-repair.C:
+			a.repair()
+			continue
 		case <-resync.C:
 			a.steer(false)
 			a.listen()
@@ -326,6 +339,18 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 		}
 		a.program.UnderlayChanged()
 		a.followAddress()
+		a.publishAgain()
+	}
+}
+
+// repair mends what the tables say otherwise than they ought to.
+func (a *Agent) repair() {
+	d := a.program.Repair()
+	if d.Any() {
+		a.log.Error("the tables were not what they ought to be and were mended: report this", "drift", fmt.Sprintf("%+v", d))
+	}
+	for table, rows := range map[string]int{"adjacencies": d.Adjacencies, "routes": d.Routes, "fdb": d.FDB, "neighbours": d.Neighbours} {
+		a.metrics.Repaired(table, rows)
 	}
 }
 

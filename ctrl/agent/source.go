@@ -19,6 +19,7 @@ func (a *Agent) openSource() error {
 	a.source = kube.NewSource(client, kube.SourceOptions{
 		Node: a.cfg.Node, Mode: a.cfg.Mode, StateDir: a.cfg.StateDir, Log: a.log,
 	})
+	a.publishTo(client)
 	return nil
 }
 

@@ -52,7 +52,7 @@ func TestContractKeys(t *testing.T) {
 		want  []string
 	}{
 		{"status", a.State, []string{"ready bool", "node string", "mode string", "encap string", "mtu number",
-			"workers array", "uplinks array", "peers number"}},
+			"workers array", "uplinks array", "peers number", "conflicts array"}},
 		{"port", a.PortList[0], []string{"name string", "kind string", "queues number", "xdp object", "xdp.mode string",
 			"xdp.zerocopy bool", "rx object", "rx.packets number", "rx.bytes number", "tx object", "tx.packets number",
 			"tx.bytes number", "drops number"}},

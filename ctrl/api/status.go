@@ -11,9 +11,12 @@ type Status struct {
 	// Degraded says what is wrong although the node is ready: a bad manifest,
 	// two peers that claim one prefix.
 	Degraded []string `json:"degraded,omitempty"`
-	Node     string   `json:"node"`
-	Mode     string   `json:"mode"`  // native, calico or flannel
-	Encap    string   `json:"encap"` // vxlan, ipip or none
+	// Conflicts are what of the objects is not carried out; each is a line of
+	// Degraded, too.
+	Conflicts []Conflict `json:"conflicts"`
+	Node      string     `json:"node"`
+	Mode      string     `json:"mode"`  // native, calico or flannel
+	Encap     string     `json:"encap"` // vxlan, ipip or none
 	// MTU is the pods'.
 	MTU     int      `json:"mtu"`
 	Workers []Worker `json:"workers"`
@@ -36,6 +39,22 @@ type Status struct {
 	Stale   bool      `json:"stale"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+}
+
+// Conflict is something in the objects that cannot be carried out.
+type Conflict struct {
+	Object Object    `json:"object"`
+	Key    string    `json:"key"`    // in the object, such as spec.podCIDRs[0]
+	Reason string    `json:"reason"` // one word, such as DuplicatePodCIDR
+	What   string    `json:"what"`   // what is wrong, what it costs, and what to do
+	Since  time.Time `json:"since"`  // when culvertd first saw it
+}
+
+// Object names an object of the cluster.
+type Object struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
 }
 
 // SourceObjects is what has been read of a kind of object. What only an API server has

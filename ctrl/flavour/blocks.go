@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"culvert/ctrl/source"
 )
@@ -18,13 +19,21 @@ type block struct {
 	confirmed bool
 	obj       *source.IPAMBlock // nil where only an affinity is there
 	ref       source.Ref
+	made      time.Time
+	rank      int // of its node, in the order of claims
+}
+
+// before reports whether a goes before b where both are of one CIDR: what was there
+// first goes on.
+func (b *block) before(other *block) bool {
+	return cmp.Or(b.made.Compare(other.made), strings.Compare(b.ref.Name, other.ref.Name)) < 0
 }
 
 // readBlocks finds whose every block and every address given out of another node's
 // block is. As for Felix, an IPAMBlock says whose it is; a confirmed affinity
 // does where the block is not there.
 func (c *calico) readBlocks() {
-	all := map[netip.Prefix]*block{}
+	all := make(map[netip.Prefix]*block, len(c.objs.IPAMBlocks))
 	c.byCIDR = all
 	for _, obj := range c.objs.IPAMBlocks {
 		c.readBlock(all, obj)
@@ -32,19 +41,16 @@ func (c *calico) readBlocks() {
 	for _, obj := range c.objs.BlockAffinities {
 		c.readAffinity(all, obj)
 	}
-	for _, b := range all {
-		c.blocks = append(c.blocks, b)
-	}
-	known := map[string]int{}
+	known := make(map[string]int, len(c.nodes))
 	for i, n := range c.nodes {
 		known[n.Name] = i + 1
 	}
-	rank := func(node string) int { // this node first, then as nodes come, then nobody's
-		return cmp.Or(known[node], len(known)+1)
+	c.blocks = make([]*block, 0, len(all))
+	for _, b := range all { // this node's first, then as nodes come, then nobody's
+		b.rank = cmp.Or(known[b.node], len(known)+1)
+		c.blocks = append(c.blocks, b)
 	}
-	slices.SortFunc(c.blocks, func(a, b *block) int {
-		return cmp.Or(rank(a.node)-rank(b.node), comparePrefixes(a.cidr, b.cidr))
-	})
+	slices.SortFunc(c.blocks, func(a, b *block) int { return cmp.Or(a.rank-b.rank, comparePrefixes(a.cidr, b.cidr)) })
 	for _, b := range c.blocks {
 		c.claimBlock(b, known)
 	}
@@ -64,11 +70,7 @@ func (c *calico) readBlock(all map[netip.Prefix]*block, obj *source.IPAMBlock) {
 		c.conflict(ref, "spec.cidr", "%s", what)
 		return
 	}
-	if other := all[cidr]; other != nil {
-		c.conflict(ref, "spec.cidr", "%s is also that of %s, so this one is left out; delete one of them", cidr, other.ref)
-		return
-	}
-	b := &block{cidr: cidr, obj: obj, ref: ref}
+	b := &block{cidr: cidr, obj: obj, ref: ref, made: obj.CreationTimestamp.Time}
 	if a := obj.Spec.Affinity; a != nil {
 		host, ok := strings.CutPrefix(*a, "host:")
 		if ok {
@@ -76,6 +78,12 @@ func (c *calico) readBlock(all map[netip.Prefix]*block, obj *source.IPAMBlock) {
 		} else if !strings.HasPrefix(*a, "virtual:") { // addresses of load balancers, which no node routes
 			c.conflict(ref, "spec.affinity", "%q is no affinity; write host:NODE", *a)
 		}
+	}
+	if other := all[cidr]; other != nil {
+		if other.before(b) {
+			other, b = b, other
+		}
+		c.conflict(other.ref, "spec.cidr", "%s is also that of %s, so this one is left out; delete one of them", cidr, b.ref).Reason = DuplicateBlock
 	}
 	all[cidr] = b
 }
@@ -91,28 +99,31 @@ func (c *calico) readAffinity(all map[netip.Prefix]*block, obj *source.BlockAffi
 		c.conflict(ref, "spec.cidr", "%s", what)
 		return
 	}
-	have := all[cidr]
+	have, b := all[cidr], &block{cidr: cidr, node: spec.Node, confirmed: true, ref: ref, made: obj.CreationTimestamp.Time}
 	switch {
 	case spec.State != "confirmed":
 		if have != nil && have.obj != nil && have.node == spec.Node {
 			have.confirmed = false // it is being made, or given up
 		}
 	case have == nil:
-		all[cidr] = &block{cidr: cidr, node: spec.Node, confirmed: true, ref: ref}
+		all[cidr] = b
 	case have.node != spec.Node:
-		c.conflict(ref, "spec.node", "%s of Node %s is that of %q by %s, which counts; delete the affinity", cidr, spec.Node, have.node, have.ref)
+		if have.obj == nil && b.before(have) {
+			all[cidr], have, b = b, b, have
+		}
+		c.conflict(b.ref, "spec.node", "%s of Node %s is that of %q by %s, which counts; delete the affinity", cidr, b.node, have.node, have.ref).Reason = DuplicateBlock
 	}
 }
 
 // claimBlock gives a block to its node, unless it cannot be.
 func (c *calico) claimBlock(b *block, known map[string]int) {
 	if c.pools.of(b.cidr) == nil {
-		c.conflict(b.ref, "spec.cidr", "%s is in no IPPool, so it is left out; create the pool, or delete the block", b.cidr)
+		c.conflict(b.ref, "spec.cidr", "%s is in no IPPool, so it is left out; create the pool, or delete the block", b.cidr).Reason = OutsidePool
 		b.node, b.obj = "", nil
 		return
 	}
 	if other, owner, taken := c.cidrs.overlap(b.cidr); taken {
-		c.conflict(b.ref, "spec.cidr", "%s overlaps %s of Node %s, so it is left out; delete one of the blocks", b.cidr, other, owner)
+		c.conflict(b.ref, "spec.cidr", "%s overlaps %s of Node %s, so it is left out; delete one of the blocks", b.cidr, other, owner).Reason = DuplicateBlock
 		b.node, b.obj = "", nil
 		return
 	}

@@ -2,6 +2,7 @@ package flavour
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -82,6 +83,11 @@ func ipamBlock(spec string) *source.IPAMBlock {
 	return b
 }
 
+func named(name string, b *source.IPAMBlock) *source.IPAMBlock {
+	b.Name = name
+	return b
+}
+
 // affinity is a BlockAffinity: "cidr node state", and "deleted" or a type.
 func affinity(spec string) *source.BlockAffinity {
 	f := strings.Fields(spec)
@@ -126,6 +132,7 @@ func objects(parts ...any) *source.Objects {
 const (
 	caMe = "local me 10.0.0.1 10.244.1.0 66:b1:c1:d8:73:6f [10.244.1.0/26]"
 	caA  = "a 10.0.0.2 10.244.2.0 66:86:f7:e4:37:fa [10.244.2.0/26] vxlan"
+	caB  = "b 10.9.0.3 10.244.3.0 66:e9:d7:1f:5e:e7 [10.244.3.0/26] vxlan"
 	ca1  = "calico vxlan vni 4096 port 4789 mtu 0"
 	caIP = "calico ipip vni 4096 port 4789 mtu 0"
 	ca0  = "calico none vni 4096 port 4789 mtu 0"
@@ -191,6 +198,20 @@ func TestCalico(t *testing.T) {
 			`conflict: Node b: metadata.annotations["` + ca + `VXLANTunnelMACAddr"]: VTEP MAC 66:86:f7:e4:37:fa is also that of Node a, so this node is left out; give each its own`}},
 		{"the same address", []any{mine, a, calicoNode("b", "10.0.0.2/24", "10.244.3.0"), always, blockMe, blockA, blockB}, []string{ca1, caMe, caA,
 			`conflict: Node b: metadata.annotations["` + ca + `IPv4Address"]: 10.0.0.2 is also the address of Node a, so this node is left out; give each its own`}},
+		{"the same tunnel address", []any{mine, a, calicoNode("b", "10.9.0.3/24", "10.244.2.0"), always, blockMe, blockA, blockB}, []string{ca1, caMe, caA,
+			"b 10.9.0.3 invalid IP 66:e9:d7:1f:5e:e7 [10.244.3.0/26] vxlan",
+			`conflict: Node b: metadata.annotations["` + ca + `IPv4VXLANTunnelAddr"]: 10.244.2.0 is also a tunnel address of Node a, which keeps it, so it is not routed to this node; give each its own`}},
+		{"this node's tunnel address", []any{mine, calicoNode("a", "10.0.0.2/24", "10.244.1.0"), always, blockMe, blockA}, []string{ca1, caMe,
+			"a 10.0.0.2 invalid IP 66:86:f7:e4:37:fa [10.244.2.0/26] vxlan",
+			`conflict: Node a: metadata.annotations["` + ca + `IPv4VXLANTunnelAddr"]: 10.244.1.0 is also a tunnel address of Node me, which keeps it, so it is not routed to this node; give each its own`}},
+		{"the same tunnel address of IPIP", []any{calicoNode("me", "10.0.0.1/24", "", ca+"IPv4IPIPTunnelAddr=10.244.1.0"), calicoNode("a", "10.0.0.2/24", "", ca+"IPv4IPIPTunnelAddr=10.250.0.2"),
+			calicoNode("b", "10.9.0.3/24", "", ca+"IPv4IPIPTunnelAddr=10.250.0.2"), pool("p", "10.244.0.0/16 ipip=Always"), blockMe, blockA, blockB}, []string{caIP, caMe,
+			"a ipip 10.0.0.2 invalid IP 00:00:00:00:00:00 [10.244.2.0/26 10.250.0.2/32] ipip", "b ipip 10.9.0.3 invalid IP 00:00:00:00:00:00 [10.244.3.0/26] ipip",
+			`conflict: Node b: metadata.annotations["` + ca + `IPv4IPIPTunnelAddr"]: 10.250.0.2 is also a tunnel address of Node a, which keeps it, so it is not routed to this node; give each its own`}},
+		{"two blocks of one CIDR", []any{mine, a, b, always, blockMe, blockA, blockB, named("zz", ipamBlock("10.244.2.0/26 b"))}, []string{ca1, caMe, caA, caB,
+			"conflict: IPAMBlock zz: spec.cidr: 10.244.2.0/26 is also that of IPAMBlock 10-244-2-0-26, so this one is left out; delete one of them"}},
+		{"affinities of two nodes for one CIDR", []any{mine, a, b, always, blockMe, blockB, affinity("10.244.2.0/26 a confirmed"), affinity("10.244.2.0/26 b confirmed")}, []string{ca1, caMe, caA, caB,
+			`conflict: BlockAffinity b-10-244-2-0-26: spec.node: 10.244.2.0/26 of Node b is that of "a" by BlockAffinity a-10-244-2-0-26, which counts; delete the affinity`}},
 
 		{"borrowed addresses", []any{mine, a, b, always, ipamBlock("10.244.1.0/26 me 0=me#vxlanTunnelAddress 7=a/web 8=me/own"), blockA, ipamBlock("10.244.3.0/26 b 5=a/x 6=me/y 9=gone/z 10=")},
 			[]string{ca1, caMe, "a 10.0.0.2 10.244.2.0 66:86:f7:e4:37:fa [10.244.1.7/32 10.244.2.0/26 10.244.3.5/32] vxlan",
@@ -444,7 +465,8 @@ func TestClustersOfTheWriteUp(t *testing.T) {
 	}
 }
 
-func BenchmarkCalico10000Blocks(b *testing.B) {
+// tenThousandBlocks is a cluster of 5,000 nodes with two blocks each.
+func tenThousandBlocks() *source.Objects {
 	parts := []any{pool("p", "10.0.0.0/8 vxlan=Always")}
 	for i := range 5000 {
 		n := fmt.Sprintf("n%d", i)
@@ -452,9 +474,31 @@ func BenchmarkCalico10000Blocks(b *testing.B) {
 			ipamBlock(fmt.Sprintf("10.%d.%d.0/26 %s 0=%s#vxlanTunnelAddress", i/250, i%250, n, n)),
 			ipamBlock(fmt.Sprintf("10.%d.%d.64/26 %s 5=n7/x", i/250, i%250, n)))
 	}
-	objs := objects(parts...)
+	return objects(parts...)
+}
+
+func BenchmarkCalico10000Blocks(b *testing.B) {
+	objs := tenThousandBlocks()
 	for b.Loop() {
 		if d := Calico(objs, Options{Node: "n7"}); len(d.Peers) != 4999 || len(d.Conflicts) != 0 {
+			b.Fatal(len(d.Peers), d.Conflicts)
+		}
+	}
+}
+
+// BenchmarkCalicoNodeChange is one Node's change in that cluster.
+func BenchmarkCalicoNodeChange(b *testing.B) {
+	objs := tenThousandBlocks()
+	opt := Options{Node: "n7", Cache: &Cache{}}
+	Calico(objs, opt)
+	for i := 0; b.Loop(); i++ {
+		next := *objs
+		next.Nodes = slices.Clone(objs.Nodes)
+		n := *next.Nodes[100+i%4000]
+		n.Annotations = maps.Clone(n.Annotations)
+		n.Annotations["projectcalico.org/VXLANTunnelMACAddr"] = fmt.Sprintf("66:00:00:00:%02x:%02x", i>>8&255, i&255)
+		next.Nodes[100+i%4000] = &n
+		if d := Calico(&next, opt); len(d.Peers) != 4999 || len(d.Conflicts) != 0 {
 			b.Fatal(len(d.Peers), d.Conflicts)
 		}
 	}

@@ -115,6 +115,7 @@ func (c *calico) localTunnel(l *Node, n *corev1.Node, k tunnelKind) netip.Addr {
 		return a
 	}
 	c.Annotations[k.key] = a.String()
+	c.tunnels[a] = n.Name
 	l.Held = append(l.Held, Held{Addr: a, Why: "it is the node's tunnel address"})
 	return a
 }

@@ -22,7 +22,7 @@ type collector struct {
 	objs  *source.Objects
 	nodes []*corev1.Node // in that order
 	own   *corev1.Node   // this node's object, or nil
-	cidrs claims
+	cidrs *claims
 	macs  map[packet.MAC]string // by the node that has it
 	ips   map[netip.Addr]string
 }
@@ -30,7 +30,7 @@ type collector struct {
 func newCollector(mode string, objs *source.Objects, opt Options) *collector {
 	c := &collector{
 		Desired: Desired{Mode: mode, Annotations: map[string]string{}},
-		opt:     opt, objs: objs, nodes: slices.Clone(objs.Nodes), macs: map[packet.MAC]string{}, ips: map[netip.Addr]string{},
+		opt:     opt, objs: objs, nodes: slices.Clone(objs.Nodes), cidrs: &claims{}, macs: map[packet.MAC]string{}, ips: map[netip.Addr]string{},
 	}
 	slices.SortStableFunc(c.nodes, func(a, b *corev1.Node) int {
 		return cmp.Or(first(b.Name == opt.Node, a.Name == opt.Node),
@@ -54,14 +54,20 @@ func (c *collector) finish() *Desired {
 	return &d
 }
 
-func (c *collector) conflict(ref source.Ref, key, format string, args ...any) {
-	place, _ := c.objs.Origin(ref)
-	c.Conflicts = append(c.Conflicts, Conflict{Object: ref, Key: key, What: fmt.Sprintf(format, args...), Place: place})
+// conflict adds one, whose Reason may be set until the next is added.
+func (c *collector) conflict(ref source.Ref, key, format string, args ...any) *Conflict {
+	return conflict(&c.Desired, c.objs, ref, key, format, args...)
+}
+
+func conflict(d *Desired, objs *source.Objects, ref source.Ref, key, format string, args ...any) *Conflict {
+	place, _ := objs.Origin(ref)
+	d.Conflicts = append(d.Conflicts, Conflict{Object: ref, Key: key, Reason: NotFollowed, What: fmt.Sprintf(format, args...), Place: place})
+	return &d.Conflicts[len(d.Conflicts)-1]
 }
 
 // nodeConflict is one about a Node object.
-func (c *collector) nodeConflict(n *corev1.Node, key, format string, args ...any) {
-	c.conflict(source.Ref{Kind: "Node", Name: n.Name}, key, format, args...)
+func (c *collector) nodeConflict(n *corev1.Node, key, format string, args ...any) *Conflict {
+	return c.conflict(source.Ref{Kind: "Node", Name: n.Name}, key, format, args...)
 }
 
 // annotationPath is the key of an annotation as the manifest's decoder writes it.
@@ -72,11 +78,11 @@ func annotationPath(key string) string { return yamlfile.Join("metadata.annotati
 // claimed again.
 func (c *collector) claim(n *corev1.Node, ip netip.Addr, ipKey string, mac packet.MAC, macKey string) bool {
 	if other, taken := c.ips[ip]; taken && other != n.Name {
-		c.nodeConflict(n, annotationPath(ipKey), "%s is also the address of Node %s, so this node is left out; give each its own", ip, other)
+		c.nodeConflict(n, annotationPath(ipKey), "%s is also the address of Node %s, so this node is left out; give each its own", ip, other).Reason = DuplicateAddress
 		return false
 	}
 	if other, taken := c.macs[mac]; taken && other != n.Name && !mac.IsZero() {
-		c.nodeConflict(n, annotationPath(macKey), "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", mac, other)
+		c.nodeConflict(n, annotationPath(macKey), "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", mac, other).Reason = DuplicateVTEPMAC
 		return false
 	}
 	c.ips[ip], c.macs[mac] = n.Name, n.Name

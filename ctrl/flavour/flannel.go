@@ -80,7 +80,7 @@ func (f *flannel) local(n *corev1.Node) {
 			continue
 		}
 		if network := f.conf.network(fam.v6); cidr.IsValid() && network.IsValid() && (network.Bits() > cidr.Bits() || !network.Contains(cidr.Addr())) {
-			f.nodeConflict(n, "spec.podCIDRs", "%s is outside of flannel's network %s, so it is left out; correct one of them", cidr, network)
+			f.nodeConflict(n, "spec.podCIDRs", "%s is outside of flannel's network %s, so it is left out; correct one of them", cidr, network).Reason = OutsideClusterCIDR
 			cidr = netip.Prefix{}
 		}
 		e := Endpoint{PublicIP: f.ownAddress(n, fam), VTEPMAC: f.ownMAC(n, fam)}
@@ -256,7 +256,7 @@ func (f *flannel) podCIDRs(n *corev1.Node) (out [2]netip.Prefix, given bool) {
 
 func (f *flannel) claimCIDR(n *corev1.Node, p netip.Prefix) bool {
 	if other, owner, taken := f.cidrs.overlap(p); taken {
-		f.nodeConflict(n, "spec.podCIDRs", "%s overlaps %s of Node %s, so it is left out; give each node its own", p, other, owner)
+		f.nodeConflict(n, "spec.podCIDRs", "%s overlaps %s of Node %s, so it is left out; give each node its own", p, other, owner).Reason = DuplicatePodCIDR
 		return false
 	}
 	f.cidrs.add(p, n.Name)

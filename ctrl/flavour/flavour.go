@@ -187,6 +187,7 @@ func (p *Peer) Key() string {
 type Conflict struct {
 	Object source.Ref
 	Key    string // such as spec.podCIDRs
+	Reason Reason
 	// What is wrong, what it costs, and what to do, on one line.
 	What string
 	// Place is where the object is written, if it is in a file.
@@ -210,6 +211,10 @@ type Options struct {
 	Kept map[string]string
 	// InUse reports whether a pod of this node has an address; nil: none has.
 	InUse func(netip.Addr) bool
+
+	// Cache, if there is one, goes with the same options from set to set. What comes
+	// out is the same with it and without.
+	Cache *Cache
 
 	// The rest is the native mode's.
 

@@ -35,7 +35,7 @@ func Native(objs *source.Objects, opt Options) *Desired {
 			a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 	})
 	if len(nodes) == 0 || nodes[0].Name != opt.Node {
-		n.Conflicts = append(n.Conflicts, Conflict{Object: source.Ref{Kind: "Node", Name: opt.Node}, Key: "metadata.name",
+		n.Conflicts = append(n.Conflicts, Conflict{Object: source.Ref{Kind: "Node", Name: opt.Node}, Key: "metadata.name", Reason: NotFollowed,
 			What: "there is no such object, so this node has no pod CIDR; create it, or set node to the name of the one that is meant"})
 	}
 	for _, node := range nodes {
@@ -76,10 +76,8 @@ type native struct {
 	ips   map[netip.Addr]string
 }
 
-func (n *native) conflict(node *corev1.Node, key, format string, args ...any) {
-	ref := source.Ref{Kind: "Node", Name: node.Name}
-	place, _ := n.objs.Origin(ref)
-	n.Conflicts = append(n.Conflicts, Conflict{Object: ref, Key: key, What: fmt.Sprintf(format, args...), Place: place})
+func (n *native) conflict(node *corev1.Node, key, format string, args ...any) *Conflict {
+	return conflict(&n.Desired, n.objs, source.Ref{Kind: "Node", Name: node.Name}, key, format, args...)
 }
 
 func (n *native) local(node *corev1.Node) {
@@ -108,11 +106,11 @@ func (n *native) peer(node *corev1.Node) {
 		return
 	}
 	if other, taken := n.ips[p.PublicIP]; taken {
-		n.conflict(node, "status.addresses", "%s is also the address of Node %s, so this node is left out; give each its own", p.PublicIP, other)
+		n.conflict(node, "status.addresses", "%s is also the address of Node %s, so this node is left out; give each its own", p.PublicIP, other).Reason = DuplicateAddress
 		return
 	}
 	if other, taken := n.macs[p.VTEPMAC]; taken && n.opt.Encap == VXLAN {
-		n.conflict(node, keyMAC, "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", p.VTEPMAC, other)
+		n.conflict(node, keyMAC, "VTEP MAC %s is also that of Node %s, so this node is left out; give each its own", p.VTEPMAC, other).Reason = DuplicateVTEPMAC
 		return
 	}
 	if p.PodCIDRs = n.podCIDRs(node); len(p.PodCIDRs) == 0 {
@@ -212,11 +210,11 @@ func (n *native) podCIDRs(node *corev1.Node) (out []netip.Prefix) {
 			continue
 		}
 		if !n.inCluster(p) {
-			n.conflict(node, key, "%s is outside of native.clusterCIDRs %v, so it is left out; correct one of them", p, n.opt.ClusterCIDRs)
+			n.conflict(node, key, "%s is outside of native.clusterCIDRs %v, so it is left out; correct one of them", p, n.opt.ClusterCIDRs).Reason = OutsideClusterCIDR
 			continue
 		}
 		if other, owner, taken := n.cidrs.overlap(p); taken {
-			n.conflict(node, key, "%s overlaps %s of Node %s, so it is left out; give each node its own", p, other, owner)
+			n.conflict(node, key, "%s overlaps %s of Node %s, so it is left out; give each node its own", p, other, owner).Reason = DuplicatePodCIDR
 			continue
 		}
 		n.cidrs.add(p, node.Name)

@@ -53,7 +53,7 @@ func (c *calico) readPools() {
 			continue
 		}
 		if other, pool, taken := overlapping(&c.pools.t, cidr); taken {
-			c.conflict(ref, "spec.cidr", "%s overlaps %s of IPPool %s, so it is left out; give each its own", cidr, other, pool)
+			c.conflict(ref, "spec.cidr", "%s overlaps %s of IPPool %s, so it is left out; give each its own", cidr, other, pool).Reason = OverlappingPool
 			continue
 		}
 		pool := c.pool(ref, obj, cidr)

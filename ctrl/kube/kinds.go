@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/source"
@@ -43,13 +44,14 @@ type wire[S any] struct {
 // meta is what is read of an object's metadata.
 type meta struct {
 	Name            string            `json:"name"`
+	UID             types.UID         `json:"uid"`
 	ResourceVersion string            `json:"resourceVersion"`
 	Annotations     map[string]string `json:"annotations"` // of bookmarks
 }
 
 // object is the part of the metadata that is of use.
 func (m *meta) object() metav1.ObjectMeta {
-	return metav1.ObjectMeta{Name: m.Name, ResourceVersion: m.ResourceVersion}
+	return metav1.ObjectMeta{Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
 }
 
 // pointer is a pointer to an object of type T.

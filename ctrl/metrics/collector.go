@@ -35,6 +35,7 @@ var (
 	outerErrs  = describe("outer_errors_total", "ICMP errors from the underlay about tunnel packets to peers, by kind.", "error")
 	outerFrags = describe("outer_fragmented_total", "Tunnel packets from peers that came in fragments.")
 	narrowed   = describe("peers_path_mtu", "Peers whose path MTU is known from ICMP errors.")
+	conflicts  = describe("conflicts", "What of the cluster's objects this node cannot carry out, by kind of object; 'culvert status' says what is wrong.", "kind")
 	pods       = describe("pods", "Pods attached to this node.")
 	ready      = describe("ready", "1 while the node carries pod traffic as configured.")
 	stale      = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
@@ -50,13 +51,16 @@ var (
 	lostFrags  = describe("worker_fragmented_datagrams_forgotten_total", "Datagrams in fragments that were forgotten before all had come: to make room for others (evicted), or because they did not come in time (expired).", "worker", "why")
 	freeFrames = describe("umem_free_frames", "Frames of a worker's memory that nobody holds.", "worker")
 	allFrames  = describe("umem_frames", "Frames of a worker's memory.", "worker")
+	captures   = describe("captures", "Captures of frames that run.")
+	capMissed  = describe("capture_missed_total", "Frames that captures did not keep because nobody read in time.")
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
-		routes, peers, outerErrs, outerFrags, narrowed, pods, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		routes, peers, outerErrs, outerFrags, narrowed, conflicts, pods, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		captures, capMissed,
 	} {
 		ch <- d
 	}
@@ -74,6 +78,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter(ch, outerFrags, s.Outer.Fragmented)
 	gauge(ch, narrowed, float64(s.Outer.Narrowed))
+	collectConflicts(ch, s.Conflicts)
 	gauge(ch, pods, float64(s.Pods))
 	gauge(ch, ready, oneIf(s.Ready))
 	gauge(ch, stale, oneIf(s.Stale))
@@ -91,6 +96,23 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range s.Workers {
 		collectWorker(ch, &s.Workers[i])
+	}
+}
+
+// conflictKinds are the kinds of objects that conflicts are about, published even
+// when there are none.
+var conflictKinds = []string{"Node", "ConfigMap", "IPPool", "IPAMBlock", "BlockAffinity", "FelixConfiguration"}
+
+func collectConflicts(ch chan<- prometheus.Metric, list []api.Conflict) {
+	counts := map[string]int{}
+	for _, kind := range conflictKinds {
+		counts[kind] = 0
+	}
+	for i := range list {
+		counts[list[i].Object.Kind]++
+	}
+	for kind, n := range counts {
+		gauge(ch, conflicts, float64(n), kind)
 	}
 }
 
@@ -133,6 +155,9 @@ func (c *collector) collectTables(ch chan<- prometheus.Metric) {
 			gauge(ch, routes, float64(n), kind)
 		}
 	}
+	capturing := c.source.CaptureStats()
+	gauge(ch, captures, float64(capturing.Running))
+	counter(ch, capMissed, capturing.Missed)
 	f := c.source.FlowStats()
 	for state, n := range f.States {
 		gauge(ch, flows, float64(n), state)

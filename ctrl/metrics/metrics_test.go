@@ -14,9 +14,23 @@ import (
 )
 
 const want = `
+# HELP culvert_capture_missed_total Frames that captures did not keep because nobody read in time.
+# TYPE culvert_capture_missed_total counter
+culvert_capture_missed_total 17
+# HELP culvert_captures Captures of frames that run.
+# TYPE culvert_captures gauge
+culvert_captures 2
 # HELP culvert_config_stale 1 while the last reading of the source failed and older objects are in force.
 # TYPE culvert_config_stale gauge
 culvert_config_stale 0
+# HELP culvert_conflicts What of the cluster's objects this node cannot carry out, by kind of object; 'culvert status' says what is wrong.
+# TYPE culvert_conflicts gauge
+culvert_conflicts{kind="BlockAffinity"} 0
+culvert_conflicts{kind="ConfigMap"} 0
+culvert_conflicts{kind="FelixConfiguration"} 0
+culvert_conflicts{kind="IPAMBlock"} 0
+culvert_conflicts{kind="IPPool"} 0
+culvert_conflicts{kind="Node"} 1
 # HELP culvert_drops_total Frames dropped, by reason and kind of port; 'culvert explain REASON' says what each means.
 # TYPE culvert_drops_total counter
 culvert_drops_total{kind="uplink",reason="tx_ring_full"} 3
@@ -176,7 +190,7 @@ func TestContractNames(t *testing.T) {
 		`culvert_port_receive_packets_total\{kind="uplink",port="eth0"\} 1200`, `culvert_port_transmit_packets_total\{`,
 		`culvert_port_receive_bytes_total\{`, `culvert_port_transmit_bytes_total\{`,
 		`culvert_drops_total\{kind="veth",reason="no_route"\}`, `culvert_flows\{state="udp"\}`, `culvert_flow_capacity `,
-		`culvert_flow_insert_failures_total `, `culvert_routes\{kind="vxlan"\}`, `culvert_peers `, `culvert_pods `,
+		`culvert_flow_insert_failures_total `, `culvert_routes\{kind="vxlan"\}`, `culvert_peers `, `culvert_conflicts\{kind="Node"\} 1`, `culvert_conflicts\{kind="IPPool"\} 0`, `culvert_pods `,
 		`culvert_worker_busy_ratio\{worker="0"\}`, `culvert_worker_burst_size_bucket\{worker="0",le="64"\}`,
 		`culvert_umem_free_frames\{worker="0"\}`, `culvert_xsk_ring_full_total\{port="eth0",ring="tx"\}`,
 		`culvert_sync_duration_seconds_count 1`, `culvert_sync_errors_total\{source="dir"\} 1`,

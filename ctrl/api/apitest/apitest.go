@@ -32,6 +32,8 @@ type Agent struct {
 	TraceValue  api.TraceResult
 	Stats       api.FlowStats
 	CNIValue    api.CNIResponse
+	CaptureList []api.CaptureEvent // behind the BEGIN line
+	Capturing   api.CaptureStats
 
 	mu   sync.Mutex
 	seen []any
@@ -49,7 +51,10 @@ func New() *Agent {
 			Intake:  &api.Intake{Queues: 1, RingFull: map[string]uint64{"rx": 9, "fill": 6}},
 			Outer:   api.Outer{Errors: map[string]uint64{"too_big": 3, "port_unreachable": 1}, Narrowed: 1, Fragmented: 12},
 			Peers:   1, Pods: 2, Routes: 5, Flows: 3, PodCIDRs: []string{"10.244.1.0/24"},
-			VTEP:   &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},
+			VTEP: &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},
+			Conflicts: []api.Conflict{{Object: api.Object{Kind: "Node", Name: "worker-3"}, Key: "spec.podCIDRs[0]", Reason: "DuplicatePodCIDR",
+				What:  "10.244.2.0/24 overlaps 10.244.2.0/24 of Node worker-2, so it is left out; give each node its own",
+				Since: time.Date(2026, 1, 2, 3, 5, 0, 0, time.UTC)}},
 			Source: "dir:/etc/culvert/manifests", Version: "v0.1.0",
 			Objects: []api.SourceObjects{{Kind: "ConfigMap", Objects: 1}, {Kind: "Node", Objects: 3, Version: "4711", Heard: new(time.Date(2026, 1, 2, 3, 5, 6, 0, time.UTC)), Lists: 2, Resumes: 5}},
 			Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
@@ -120,6 +125,7 @@ func New() *Agent {
 			Verdict: "drop", Reason: "reject"},
 		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2,
 			Inserts: 9, Refused: map[string]uint64{"limit": 2}, Ended: map[string]uint64{"expired": 5, "unroutable": 1}},
+		Capturing: api.CaptureStats{Running: 2, Missed: 17},
 	}
 }
 
@@ -197,6 +203,28 @@ func (a *Agent) WatchFlows(ctx context.Context, filter api.FlowFilter, emit func
 	<-ctx.Done()
 	return nil
 }
+
+// Capture records the request and emits CaptureList; it knows no port "nowhere". Without
+// an END line it waits.
+func (a *Agent) Capture(ctx context.Context, req api.CaptureRequest, emit func([]api.CaptureEvent) error) error {
+	a.note(req)
+	if slices.Contains(req.Ports, "nowhere") {
+		return api.NotFound("there is no port nowhere")
+	}
+	if err := emit([]api.CaptureEvent{{Event: api.CaptureBegin, VXLAN: []uint16{4789}}}); err != nil {
+		return err
+	}
+	if err := emit(a.CaptureList); err != nil {
+		return err
+	}
+	if n := len(a.CaptureList); n == 0 || a.CaptureList[n-1].Event != api.CaptureEnd {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// CaptureStats implements metrics.Source.
+func (a *Agent) CaptureStats() api.CaptureStats { return a.Capturing }
 
 // FDB is FDBList.
 func (a *Agent) FDB() []api.FDBEntry { return a.FDBList }
