@@ -4,8 +4,7 @@ package e2e
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,182 +13,114 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 
 	"culvert/ctrl/api"
 	"culvert/internal/kubetest"
 	"culvert/internal/lab"
 )
 
-// account is whom deploy/rbac.yaml gives permissions.
-const account = "system:serviceaccount:kube-system:culvert"
+// agentUser is who culvertd is for the API server.
+const agentUser = "system:serviceaccount:kube-system:culvert"
 
-// apiServer is a real API server, and each node's way to it.
-type apiServer struct {
-	*kubetest.Server
-	t       *testing.T
-	applied bool // the lab's manifests
-	proxies map[string]*kubetest.Proxy
-}
-
-// serve starts an API server with what culvertd may do there.
-func serve(t *testing.T) *apiServer {
-	t.Helper()
-	s := &apiServer{Server: kubetest.Start(t, kubetest.User{Name: account}), t: t, proxies: map[string]*kubetest.Proxy{}}
-	s.ApplyFiles(t, "../../deploy/rbac.yaml")
-	return s
-}
-
-// source is lab.Options.Source: the lab's manifests are objects of the API server.
-func (s *apiServer) source(l *lab.Lab, n *lab.Node) (string, error) {
-	if !s.applied {
-		files, err := filepath.Glob(filepath.Join(l.ManifestDir(), "*.yaml"))
-		if err != nil || len(files) == 0 {
-			return "", errors.New("no manifests")
-		}
-		s.ApplyFiles(s.t, files...)
-		s.applied = true
-	}
-	p := s.proxies[n.Name]
-	if p == nil {
-		p = s.Proxy(s.t, func(f func() error) error { return inside(n.Netns, f) })
-		s.proxies[n.Name] = p
-	}
-	return fmt.Sprintf("source: kube\nkubeconfig: %s\n", p.Kubeconfig(s.t, account)), nil
-}
-
-var nodeResource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
-
-// annotate changes annotations of a Node.
-func (s *apiServer) annotate(node string, annotations string) {
-	s.t.Helper()
-	patch := fmt.Sprintf(`{"metadata":{"annotations":%s}}`, annotations)
-	if _, err := s.Objects(s.t).Resource(nodeResource).Patch(s.t.Context(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// annotations are a Node's, of one domain.
-func (s *apiServer) annotations(node, domain string) map[string]string {
-	s.t.Helper()
-	u, err := s.Objects(s.t).Resource(nodeResource).Get(s.t.Context(), node, metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	out := map[string]string{}
-	for k, v := range u.GetAnnotations() {
-		if name, ok := strings.CutPrefix(k, domain+"/"); ok {
-			out[name] = v
-		}
-	}
-	return out
-}
-
-// reach pings every pod from every other.
-func reach(t *testing.T, c *cluster) {
-	t.Helper()
-	for _, a := range c.AllPods() {
-		for _, b := range c.AllPods() {
-			if a != b {
-				must(t, a.Netns, "ping", "-n", "-c", "1", "-W", "2", b.Addr.String())
-			}
-		}
-	}
-}
-
-// Two Culvert nodes and one of the kernel's, their tables fed by an API server, which
-// goes away and comes back.
-func TestKubeNative(t *testing.T) {
-	s := serve(t)
-	c := up(t, lab.Options{NodeKinds: []lab.Kind{lab.Culvert, lab.Culvert, lab.Flannel}, Source: s.source})
-	reach(t, c)
-	n, kernel := c.Nodes[0], c.Nodes[2]
-
-	// A peer's VTEP gets another MAC.
-	const other = "66:00:00:00:00:77"
-	s.annotate(kernel.Name, fmt.Sprintf(`{"culvert.dev/vtep-mac":%q}`, other))
-	must(t, kernel.Netns, "ip", "link", "set", "dev", fmt.Sprint("flannel.", c.VNI), "address", other)
-	eventually(t, "the new MAC is in the FDB", func() error {
-		if out := culvert(t, n, "fdb"); !strings.Contains(out, other+" dst "+kernel.Addr.String()) {
-			return errors.New(out)
-		}
-		return nil
-	})
-	must(t, n.Pods[0].Netns, "ping", "-n", "-c", "1", "-W", "2", kernel.Pods[0].Addr.String())
-
-	// The API server goes away: all goes on, for new pods and over a restart, too.
-	for _, p := range s.proxies {
-		p.Cut()
-	}
-	stale := func(want bool) {
-		t.Helper()
-		var st api.Status
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-			if st = culvertJSON[api.Status](t, n, "status"); st.Stale == want {
-				return
-			}
-		}
-		t.Fatalf("stale is not %t: %+v", want, st)
-	}
-	stale(true)
-	reach(t, c)
-	for _, command := range []string{"DEL", "ADD"} {
-		if out, err := c.CNI(t.Context(), n, n.Pods[0], command); err != nil {
-			t.Fatalf("%s: %v: %s", command, err, out)
-		}
-	}
-	must(t, n.Pods[1].Netns, "ping", "-n", "-c", "1", "-W", "2", kernel.Pods[0].Addr.String())
-	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+// useKube starts the agent of a node, to read from the API server as a kubeconfig says.
+func (c *cluster) useKube(n *lab.Node, path string) {
+	c.t.Helper()
+	c.t.Setenv("CULVERT_SOURCE", "kube")
+	c.t.Setenv("CULVERT_KUBECONFIG", path)
+	c.t.Setenv("CULVERT_MODE", "auto")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.StartAgent(ctx, n); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// waitStatus waits until a node's status is as f says.
+func waitStatus(t *testing.T, n *lab.Node, what string, f func(api.Status) bool) {
+	t.Helper()
+	var s api.Status
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		s = api.Status{}
+		if err := api.NewClient(n.Socket).Get(context.Background(), "/v1/status", &s); err == nil && f(s) {
+			return
+		}
+	}
+	t.Fatalf("%s is not %s: %+v", n.Name, what, s)
+}
+
+func says(s api.Status, part string) bool {
+	return strings.Contains(strings.Join(s.Degraded, "\n"), part)
+}
+
+// Two Culvert nodes and one of the kernel, whose tables come from an API server that goes
+// away and comes back: packets do not notice, and neither does a cold start.
+func TestKubeCluster(t *testing.T) {
+	s := kubetest.Start(t, kubetest.User{Name: agentUser})
+	s.ApplyFiles(t, "../../deploy/rbac.yaml")
+	c := up(t, lab.Options{NodeKinds: []lab.Kind{lab.Culvert, lab.Culvert, lab.Flannel}})
+	s.ApplyFiles(t, filepath.Join(c.ManifestDir(), "nodes.yaml"))
+	a, b := c.Nodes[0], c.Nodes[1]
+	paths := map[*lab.Node]string{}
+	for _, n := range []*lab.Node{a, b} {
+		c.stopCleanly(n)
+		paths[n] = s.Proxy(t, func(f func() error) error { return inside(n.Netns, f) }).Kubeconfig(t, agentUser)
+		c.useKube(n, paths[n])
+	}
+	if err := os.RemoveAll(c.ManifestDir()); err != nil {
 		t.Fatal(err)
 	}
-	stale(true)
-	must(t, n.Pods[1].Netns, "ping", "-n", "-c", "1", "-W", "2", kernel.Pods[0].Addr.String())
-	for _, p := range s.proxies {
-		p.Mend()
-	}
-	stale(false)
-	reach(t, c)
-}
-
-// The Calico cluster of the write-up.
-func TestKubeCalicoCluster(t *testing.T) {
-	s := serve(t)
-	s.InstallCalico(t, kubetest.CalicoV1)
-	c := up(t, lab.Options{Cluster: calicoCluster(t, "auto"), Source: s.source})
-	n := c.Nodes[1]
-	wants(t, n, "fdb", macMaster+" dst 192.168.0.40 self permanent", macWorker2+" dst 192.168.0.42 self permanent")
-	wants(t, n, "route", "10.244.50.128/26 via 192.168.0.42 dev eth0 encap vxlan id 4096 lladdr "+macWorker2+" proto culvert mtu 1450")
-	if st := culvertJSON[api.Status](t, n, "status"); st.Mode != "calico" || st.Peers != 2 || len(st.Degraded) != 0 {
-		t.Errorf("status %+v", st)
-	}
-	reach(t, c)
-	got := s.annotations("worker1", "projectcalico.org")
-	if got["IPv4Address"] != "192.168.0.41/24" || got["IPv4VXLANTunnelAddr"] != "10.244.127.64" {
-		t.Errorf("worker1 has the annotations %v", got)
-	}
-}
-
-// The Flannel cluster of the write-up: what this node publishes is in flannel's form.
-func TestKubeFlannelCluster(t *testing.T) {
-	s := serve(t)
-	c := up(t, lab.Options{Cluster: flannelCluster(manifestFiles(t, "flannel"), "4a:c6:29:d0:5e:11"), Source: s.source}) // what the Node says
-	reach(t, c)
-	for _, n := range c.Nodes {
-		if n.Kind != lab.Culvert {
-			continue
-		}
-		eventually(t, "the node publishes", func() error {
-			got := s.annotations(n.Name, "flannel.alpha.coreos.com")
-			want := fmt.Sprintf(`{"VNI":1,"VtepMAC":%q}`, n.VTEPMAC)
-			if got["kube-subnet-manager"] != "true" || got["backend-type"] != "vxlan" || got["backend-data"] != want || got["public-ip"] != n.Addr.String() {
-				return fmt.Errorf("%v, want backend-data %s", got, want)
+	reached := func() {
+		t.Helper()
+		for _, from := range c.AllPods() {
+			for _, to := range c.AllPods() {
+				must(t, from.Netns, "ping", "-n", "-c", "1", "-W", "5", to.Addr.String())
 			}
-			return nil
+		}
+	}
+	reached()
+	waitStatus(t, a, "well", func(s api.Status) bool {
+		return s.Ready && !s.Stale && s.Source == "kube" && len(s.Degraded) == 0 && len(s.Objects) > 0
+	})
+	if out := culvert(t, a, "status"); !strings.Contains(out, "Node 3, heard ") {
+		t.Errorf("status says nothing of the objects:\n%s", out)
+	}
+	ping := startPing(a.Pods[0].Netns, b.Pods[0].Addr.String())
+	s.StopAPI()
+	for _, n := range []*lab.Node{a, b} {
+		waitStatus(t, n, "stale", func(s api.Status) bool {
+			return s.Ready && s.Stale && says(s, "cannot be reached") || says(s, "ends every connection")
 		})
+	}
+	if sent, received := ping.result(t); received < sent-1 { // the last may be on its way
+		t.Errorf("%d of %d came back while the API server went", received, sent)
+	}
+	c.stopCleanly(a)
+	c.useKube(a, paths[a])
+	waitStatus(t, a, "started cold", func(s api.Status) bool {
+		return s.Ready && s.Stale && s.Peers == 2 && says(s, "objects.json.gz, until API server")
+	})
+	reached()
+	s.StartAPI(t)
+	s.Apply(t, `{apiVersion: v1, kind: Node, metadata: {name: new}, spec: {podCIDR: 10.244.200.0/24, podCIDRs: [10.244.200.0/24]}, status: {addresses: [{type: InternalIP, address: 192.168.0.200}]}}`)
+	for _, n := range []*lab.Node{a, b} {
+		waitStatus(t, n, "well again", func(s api.Status) bool { return s.Ready && !s.Stale && s.Peers == 3 && len(s.Degraded) == 0 })
+		if out := culvert(t, n, "route"); !strings.Contains(out, "10.244.200.0/24") {
+			t.Errorf("%s has no route to a node that came:\n%s", n.Name, out)
+		}
+	}
+	nodes := schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+	if err := s.Objects(t).Resource(nodes).Delete(t.Context(), "new", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitStatus(t, b, "without the node that went", func(s api.Status) bool { return s.Peers == 2 })
+	reached()
+	if err := c.StopAgent(b, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.useKube(b, paths[b])
+	waitStatus(t, b, "well after a crash", func(s api.Status) bool { return s.Ready && !s.Stale && s.Peers == 2 })
+	reached()
+	if out := culvert(t, a, "config"); !strings.Contains(out, "/api/v1/nodes") {
+		t.Errorf("config says nothing of the source:\n%s", out)
 	}
 }
