@@ -23,6 +23,10 @@ import (
 // without an event.
 const resyncEvery = 10 * time.Second
 
+// repairEvery is how often the tables are compared, row by row, with what they
+// ought to be.
+const repairEvery = time.Minute
+
 // Run takes the uplinks, brings the node's pods back, follows source and
 // underlay, and serves the sockets until ctx ends or a part fails. Then it
 // gives the devices back; the pods' links stay for the next start.
@@ -300,8 +304,9 @@ func (a *Agent) subnets() (all []netip.Prefix) {
 // neighbours. Events of the pods' devices, which come by the hundred, cost
 // nothing but a look at whose they are.
 func (a *Agent) followUnderlay(ctx context.Context) error {
-	resync := time.NewTicker(resyncEvery)
+	resync, repair := time.NewTicker(resyncEvery), time.NewTicker(repairEvery)
 	defer resync.Stop()
+	defer repair.Stop()
 	again := time.NewTimer(holdAgain) // for uplinks that could not be taken
 	defer again.Stop()
 	for {
@@ -320,6 +325,9 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 				again.Reset(holdAgain)
 			}
 			continue
+		case <-repair.C:
+			a.repair()
+			continue
 		case <-resync.C:
 			a.steer(false)
 			a.listen()
@@ -332,6 +340,17 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 		a.program.UnderlayChanged()
 		a.followAddress()
 		a.publishAgain()
+	}
+}
+
+// repair mends what the tables say otherwise than they ought to.
+func (a *Agent) repair() {
+	d := a.program.Repair()
+	if d.Any() {
+		a.log.Error("the tables were not what they ought to be and were mended: report this", "drift", fmt.Sprintf("%+v", d))
+	}
+	for table, rows := range map[string]int{"adjacencies": d.Adjacencies, "routes": d.Routes, "fdb": d.FDB, "neighbours": d.Neighbours} {
+		a.metrics.Repaired(table, rows)
 	}
 }
 

@@ -34,6 +34,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	sync     prometheus.Histogram
 	errors   *prometheus.CounterVec
+	repaired *prometheus.CounterVec
 }
 
 // New makes the set that reads from s. sources are the values that SyncError
@@ -50,6 +51,13 @@ func New(s Source, version string, sources ...string) *Metrics {
 			Name: "culvert_sync_errors_total",
 			Help: "Failed synchronisations, by where they failed.",
 		}, []string{"source"}),
+		repaired: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "culvert_drift_repaired_total",
+			Help: "Rows of the tables that were not what they ought to be, and were mended. Always 0 but for a defect.",
+		}, []string{"table"}),
+	}
+	for _, table := range []string{"adjacencies", "routes", "fdb", "neighbours"} {
+		m.repaired.WithLabelValues(table)
 	}
 	for _, source := range sources {
 		m.errors.WithLabelValues(source)
@@ -60,7 +68,7 @@ func New(s Source, version string, sources ...string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(&collector{source: s}, m.sync, m.errors, build,
+	m.registry.MustRegister(&collector{source: s}, m.sync, m.errors, m.repaired, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -71,6 +79,11 @@ func (m *Metrics) Synced(d time.Duration) { m.sync.Observe(d.Seconds()) }
 // SyncError records that source could not be followed. Values are those given
 // to New: a label must not grow with what fails.
 func (m *Metrics) SyncError(source string) { m.errors.WithLabelValues(source).Inc() }
+
+// Repaired records that rows of a table were mended.
+func (m *Metrics) Repaired(table string, rows int) {
+	m.repaired.WithLabelValues(table).Add(float64(rows))
+}
 
 // Handler answers GET /metrics.
 func (m *Metrics) Handler() http.Handler {

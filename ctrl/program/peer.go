@@ -11,27 +11,25 @@ import (
 	"culvert/internal/packet"
 )
 
-// wantPeer adds another node: what all its prefixes lead to, and in VXLAN the FDB
+// wantPeer is another node: what all its prefixes lead to, and in VXLAN the FDB
 // entry of its VTEP and the neighbour that maps its tunnel address to it. Its routes are
 // there even while the underlay does not reach it: traffic for it must not take
 // a wider route.
-func (p *Programmer) wantPeer(r *rows, peer *flavour.Peer) {
-	to, err := p.wantWays(r, peer)
+func (p *Programmer) wantPeer(peer *flavour.Peer) (r rows) {
+	to, err := p.wantWays(&r, peer)
 	p.complain(peer.Key(), err)
+	r.routes = make([]routeRow, 0, len(peer.PodCIDRs))
 	for _, c := range peer.PodCIDRs {
-		r.routes[c.Masked()] = route{to, protoCulvert}
+		r.routes = append(r.routes, routeRow{c.Masked(), route{to, protoCulvert}})
 	}
 	if peer.Encap != flavour.VXLAN {
-		return
+		return r
 	}
-	r.fdb[fdbKey{p.desired.VNI, peer.VTEPMAC}] = fib.FDBEntry{
-		VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent",
-	}
+	r.fdb = []fib.FDBEntry{{VNI: p.desired.VNI, MAC: peer.VTEPMAC, Dst: peer.PublicIP, Flags: "self permanent"}}
 	for _, ip := range peer.TunnelIPs() {
-		r.neighbours[neighKey{ip, vxlanDev}] = fib.Neighbour{
-			Addr: ip, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT",
-		}
+		r.neighbours = append(r.neighbours, fib.Neighbour{Addr: ip, MAC: peer.VTEPMAC, Dev: vxlanDev, State: "PERMANENT"})
 	}
+	return r
 }
 
 // wantWays adds the tunnel to a peer, or its next hop where there is no tunnel, or a
@@ -60,21 +58,22 @@ func (p *Programmer) wantWays(r *rows, peer *flavour.Peer) (string, error) {
 		all = all[:1]
 	default:
 		to.Ready = false
-		r.adjacencies[name] = adjacency{Adjacency: to}
+		r.adjacencies = []adjacencyRow{{name, adjacency{Adjacency: to}}}
 		return name, err
 	}
 	all = all[:min(len(all), fib.MaxMembers)]
 	if len(all) == 1 {
-		r.adjacencies[name] = adjacency{by(to, all[0]), p.wantHop(r, all[0])}
+		r.adjacencies = []adjacencyRow{{name, adjacency{by(to, all[0]), p.wantHop(r, all[0])}}}
 		return name, err
 	}
-	group := "ways to " + peer.Key()
+	group := groupRow{name: "ways to " + peer.Key()}
 	for _, nh := range all {
 		one := fmt.Sprintf("%s via %s dev %s", name, nh.Via, nh.Dev)
-		r.adjacencies[one] = adjacency{by(to, nh), p.wantHop(r, nh)}
-		r.groups[group] = append(r.groups[group], member{one, uint16(min(max(nh.Weight, 1), fib.MaxWeight))})
+		r.adjacencies = append(r.adjacencies, adjacencyRow{one, adjacency{by(to, nh), p.wantHop(r, nh)}})
+		group.members = append(group.members, member{one, uint16(min(max(nh.Weight, 1), fib.MaxWeight))})
 	}
-	return group, err
+	r.groups = []groupRow{group}
+	return group.name, err
 }
 
 // by is the adjacency over one of the ways: without a tunnel, Via is its next hop.
@@ -99,10 +98,10 @@ func (p *Programmer) problem(nh underlay.NextHop) error {
 // wantHop adds a next hop, which the tunnels to many peers share.
 func (p *Programmer) wantHop(r *rows, nh underlay.NextHop) hopKey {
 	key := hopKey{nh.Ifindex, nh.Via, nh.MTU}
-	r.hops[key] = fib.NextHop{
+	r.hops = append(r.hops, hopRow{key, fib.NextHop{
 		Ready: p.problem(nh) == nil, Port: p.uplinks[nh.Ifindex].Port, Dev: nh.Dev,
 		MTU: uint16(min(max(nh.MTU, 0), 65535)), SrcMAC: nh.SrcMAC, MAC: nh.MAC, Gateway: nh.Via,
-	}
+	}})
 	return key
 }
 

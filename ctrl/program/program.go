@@ -11,7 +11,6 @@ package program
 import (
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -56,12 +55,23 @@ type Programmer struct {
 	// Synced, if set before the first change, is told how long each took.
 	Synced func(time.Duration)
 
-	mu      sync.Mutex
-	table   *fib.Table
-	last    *fib.Snapshot
-	have    rows
-	adjIDs  map[string]fib.AdjID // of adjacencies and groups
-	hopIDs  map[hopKey]fib.HopID
+	mu       sync.Mutex
+	table    *fib.Table
+	last     *fib.Snapshot
+	adjIDs   map[string]fib.AdjID // of adjacencies and groups
+	hopIDs   map[hopKey]fib.HopID
+	hopUsers map[hopKey]int // adjacencies that lean on each
+	left     []hopKey       // those that nobody leans on since the last change
+
+	routes     claims[netip.Prefix, route]
+	fdb        claims[fdbKey, fib.FDBEntry]
+	neighbours claims[neighKey, fib.Neighbour]
+
+	peerOwners map[string]*owner
+	podOwners  map[string]*owner
+	node       *owner
+	pass       uint64
+
 	desired *flavour.Desired
 	podMTU  int
 	paths   map[netip.Addr]int // path MTU by peer, outer headers included
@@ -74,69 +84,79 @@ type Programmer struct {
 func New(log *slog.Logger, engine Publisher, u Underlay) *Programmer {
 	p := &Programmer{
 		log: log, engine: engine, underlay: u, table: fib.NewTable(),
-		adjIDs: map[string]fib.AdjID{}, hopIDs: map[hopKey]fib.HopID{}, uplinks: map[int]Uplink{}, pods: map[string]Pod{}, peers: map[string]string{},
-		have: newRows(), desired: &flavour.Desired{},
+		adjIDs: map[string]fib.AdjID{}, hopIDs: map[hopKey]fib.HopID{}, hopUsers: map[hopKey]int{},
+		routes: newClaims[netip.Prefix, route](), fdb: newClaims[fdbKey, fib.FDBEntry](), neighbours: newClaims[neighKey, fib.Neighbour](),
+		peerOwners: map[string]*owner{}, podOwners: map[string]*owner{}, node: &owner{layer: ofNode, name: "node"},
+		uplinks: map[int]Uplink{}, pods: map[string]Pod{}, peers: map[string]string{}, desired: &flavour.Desired{},
 	}
-	p.sync()
+	p.sync(scope{})
 	return p
+}
+
+// scope says whose rows a change may change. The zero scope is nobody.
+type scope struct {
+	peers bool     // those peers that are not what they were
+	all   bool     // all peers
+	node  bool     // the node itself
+	pods  []string // these pods
 }
 
 // SetDesired takes what the cluster asks for. Nobody changes d afterwards.
 func (p *Programmer) SetDesired(d *flavour.Desired) {
-	p.change(func() {
+	p.change(func() scope {
+		before := p.desired
 		p.desired = d
-		maps.DeleteFunc(p.peers, func(name, _ string) bool {
-			return !slices.ContainsFunc(d.Peers, func(peer flavour.Peer) bool { return peer.Key() == name })
-		})
+		return scope{peers: true, all: !sameForPeers(before, d), node: true}
 	})
 }
 
 // SetPodMTU sets the largest packet that is sent to another node, tunnel
 // headers excluded.
 func (p *Programmer) SetPodMTU(mtu int) {
-	p.change(func() { p.podMTU = mtu })
+	p.change(func() scope { p.podMTU = mtu; return scope{all: true} })
 }
 
 // SetPathMTUs sets what is known of the ways to peers: the largest outer packet in
 // bytes, by the peer's underlay address. Nobody changes mtus afterwards.
 func (p *Programmer) SetPathMTUs(mtus map[netip.Addr]int) {
-	p.change(func() { p.paths = mtus })
+	p.change(func() scope { p.paths = mtus; return scope{all: true} })
 }
 
 // SetUplink says which port a NIC is.
 func (p *Programmer) SetUplink(u Uplink) {
-	p.change(func() { p.uplinks[u.Ifindex] = u })
+	p.change(func() scope { p.uplinks[u.Ifindex] = u; return scope{all: true} })
 }
 
 // RemoveUplink forgets a NIC: peers behind it become unresolved.
 func (p *Programmer) RemoveUplink(ifindex int) {
-	p.change(func() { delete(p.uplinks, ifindex) })
+	p.change(func() scope { delete(p.uplinks, ifindex); return scope{all: true} })
 }
 
 // AddPod routes a pod's addresses to its port. An address that another pod has
 // is an error, and nothing is changed.
 func (p *Programmer) AddPod(pod Pod) (err error) {
-	p.change(func() {
+	p.change(func() scope {
 		for dev, other := range p.pods {
 			for _, a := range pod.Addrs {
 				if dev != pod.Dev && slices.Contains(other.Addrs, a) {
 					err = fmt.Errorf("pod address %s: it is that of %s already", a, dev)
-					return
+					return scope{}
 				}
 			}
 		}
 		p.pods[pod.Dev] = pod
+		return scope{pods: []string{pod.Dev}}
 	})
 	return err
 }
 
 // RemovePod takes the pod's routes away. Do it before its port goes.
 func (p *Programmer) RemovePod(dev string) {
-	p.change(func() { delete(p.pods, dev) })
+	p.change(func() scope { delete(p.pods, dev); return scope{pods: []string{dev}} })
 }
 
 // UnderlayChanged looks every next hop up again.
-func (p *Programmer) UnderlayChanged() { p.change(func() {}) }
+func (p *Programmer) UnderlayChanged() { p.change(func() scope { return scope{all: true} }) }
 
 // Snapshot is what was published last.
 func (p *Programmer) Snapshot() *fib.Snapshot {
@@ -152,23 +172,38 @@ func (p *Programmer) Desired() *flavour.Desired {
 	return p.desired
 }
 
-func (p *Programmer) change(f func()) {
+func (p *Programmer) change(f func() scope) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f()
-	p.sync()
+	p.sync(f())
 }
 
-// sync brings the tables to the desired rows. p.mu is held, or nobody else
-// knows p yet.
-func (p *Programmer) sync() {
+// sync brings the tables to what those in the scope want. p.mu is held, or nobody
+// else knows p yet.
+func (p *Programmer) sync(s scope) {
 	start := time.Now()
-	p.apply(p.want())
-	if s := p.table.Commit(); s != p.last {
-		p.last = s
-		p.engine.Publish(s)
-		if p.Synced != nil {
-			p.Synced(time.Since(start))
-		}
+	var updates []update
+	if s.peers || s.all {
+		updates = p.peerUpdates(s.all)
+	}
+	if s.node {
+		want, node := p.wantNode()
+		p.table.SetNode(node)
+		updates = append(updates, update{p.node, want})
+	}
+	p.apply(append(updates, p.podUpdates(s.pods)...))
+	p.publish(start)
+}
+
+// publish hands the engine what the tables are now, if they changed.
+func (p *Programmer) publish(start time.Time) {
+	s := p.table.Commit()
+	if s == p.last {
+		return
+	}
+	p.last = s
+	p.engine.Publish(s)
+	if p.Synced != nil {
+		p.Synced(time.Since(start))
 	}
 }

@@ -9,17 +9,36 @@ import (
 	"culvert/internal/packet"
 )
 
-// rows are the contents of all tables, by their keys. Adjacencies go by a name
-// that says what they lead to, so that routes can be told from it before it
-// has an identifier.
+// rows are what one owner wants in the tables, each key once. Adjacencies go by a name
+// that says what they lead to, so that routes can be told from it before it has
+// an identifier; no two owners have one of the same name.
 type rows struct {
-	hops        map[hopKey]fib.NextHop
-	adjacencies map[string]adjacency
-	groups      map[string][]member
-	routes      map[netip.Prefix]route
-	fdb         map[fdbKey]fib.FDBEntry
-	neighbours  map[neighKey]fib.Neighbour
-	node        fib.Node
+	hops        []hopRow
+	adjacencies []adjacencyRow
+	groups      []groupRow
+	routes      []routeRow
+	fdb         []fib.FDBEntry
+	neighbours  []fib.Neighbour
+}
+
+type hopRow struct {
+	key hopKey
+	fib.NextHop
+}
+
+type adjacencyRow struct {
+	name string
+	adjacency
+}
+
+type groupRow struct {
+	name    string
+	members []member
+}
+
+type routeRow struct {
+	prefix netip.Prefix
+	route
 }
 
 // hopKey is a way out of the node: a neighbour of a device, and how large a
@@ -56,13 +75,6 @@ type neighKey struct {
 	dev  string
 }
 
-func newRows() rows {
-	return rows{
-		hops: map[hopKey]fib.NextHop{}, adjacencies: map[string]adjacency{}, groups: map[string][]member{}, routes: map[netip.Prefix]route{},
-		fdb: map[fdbKey]fib.FDBEntry{}, neighbours: map[neighKey]fib.Neighbour{},
-	}
-}
-
 // The protocols of routes, as iproute2 would print them.
 const (
 	protoCulvert = "culvert" // from the cluster's objects
@@ -77,33 +89,18 @@ const vxlanDev = "vxlan"
 // gatewayMAC is the source of what pods get: what they know the gateway by.
 var gatewayMAC = packet.MAC{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
 
-// want builds the rows that the inputs ask for. The order of the steps says
-// whose route wins a prefix: pods over the node's own, that over peers'.
-func (p *Programmer) want() rows {
-	r := newRows()
-	for i := range p.desired.Peers {
-		p.wantPeer(&r, &p.desired.Peers[i])
-	}
-	if p.desired.Local != nil {
-		p.wantNode(&r, p.desired.Local)
-	}
-	for _, pod := range p.pods {
-		wantPod(&r, pod)
-	}
-	return r
-}
-
-// wantNode adds the node itself: its VTEP, its addresses, and a blackhole under
+// wantNode is the node itself: its VTEP, its addresses, and a blackhole under
 // its pods so that a packet for one that is gone goes nowhere.
-func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
-	if !n.PublicIP.IsValid() {
-		return
+func (p *Programmer) wantNode() (r rows, node fib.Node) {
+	n := p.desired.Local
+	if n == nil || !n.PublicIP.IsValid() {
+		return r, node
 	}
 	for _, ip := range n.TunnelIPs() { // of each family, where there is no better one
-		if inside := family(&r.node.Tunnel4, &r.node.Tunnel6, ip); *inside == (packet.Addr{}) {
+		if inside := family(&node.Tunnel4, &node.Tunnel6, ip); *inside == (packet.Addr{}) {
 			*inside = packet.AddrFrom(ip)
 		}
-		*family(&r.node.Addr4, &r.node.Addr6, ip) = packet.AddrFrom(ip)
+		*family(&node.Addr4, &node.Addr6, ip) = packet.AddrFrom(ip)
 	}
 	for _, v6 := range []bool{false, true} {
 		e := n.Endpoint(v6)
@@ -111,27 +108,35 @@ func (p *Programmer) wantNode(r *rows, n *flavour.Node) {
 			continue
 		}
 		addr := packet.AddrFrom(e.PublicIP)
-		*family(&r.node.Addr4, &r.node.Addr6, e.PublicIP) = addr
+		*family(&node.Addr4, &node.Addr6, e.PublicIP) = addr
 		if p.desired.Takes(flavour.VXLAN) {
-			r.node.VTEPs = append(r.node.VTEPs, fib.LocalVTEP{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: e.VTEPMAC})
+			node.VTEPs = append(node.VTEPs, fib.LocalVTEP{Addr: addr, Port: p.desired.Port, VNI: p.desired.VNI, MAC: e.VTEPMAC})
 		}
 		if p.desired.Takes(flavour.IPIP) && !v6 {
-			r.node.IPIP = addr
+			node.IPIP = addr
 		}
 	}
-	r.node.Routed = p.desired.Routed()
-	r.adjacencies["local"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535}}
-	r.adjacencies["blackhole"] = adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}
+	node.Routed = p.desired.Routed()
+	for name, kind := range map[string]fib.Kind{"local": fib.KindLocal, "blackhole": fib.KindBlackhole} {
+		r.adjacencies = append(r.adjacencies, adjacencyRow{name, adjacency{Adjacency: fib.Adjacency{Kind: kind, Ready: true, MTU: 65535}}})
+	}
+	routes := map[netip.Prefix]route{} // the node's own addresses go before what is under its pods
 	for _, c := range n.PodCIDRs {
-		r.routes[c.Masked()] = route{"blackhole", protoCulvert}
+		routes[c.Masked()] = route{"blackhole", protoCulvert}
 	}
 	own := append(n.TunnelIPs(), n.PublicIP)
 	if n.V6 != nil {
 		own = append(own, n.V6.PublicIP)
 	}
 	for _, a := range own {
-		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
+		if a.IsValid() {
+			routes[netip.PrefixFrom(a, a.BitLen())] = route{"local", protoKernel}
+		}
 	}
+	for prefix, to := range routes {
+		r.routes = append(r.routes, routeRow{prefix, to})
+	}
+	return r, node
 }
 
 // family is the one of two addresses that is of ip's family.
@@ -142,13 +147,15 @@ func family(v4, v6 *packet.Addr, ip netip.Addr) *packet.Addr {
 	return v6
 }
 
-func wantPod(r *rows, pod Pod) {
+// wantPod is a pod of this node.
+func wantPod(pod *Pod) (r rows) {
 	name := "pod " + pod.Dev
-	r.adjacencies[name] = adjacency{Adjacency: fib.Adjacency{
+	r.adjacencies = []adjacencyRow{{name, adjacency{Adjacency: fib.Adjacency{
 		Kind: fib.KindPod, Ready: true, Port: pod.Port, MTU: uint16(pod.MTU), MAC: pod.MAC, Dev: pod.Dev,
 		Rewrite: encap.Ethernet(pod.MAC, gatewayMAC, 0),
-	}}
+	}}}}
 	for _, a := range pod.Addrs {
-		r.routes[netip.PrefixFrom(a, a.BitLen())] = route{name, protoCNI}
+		r.routes = append(r.routes, routeRow{netip.PrefixFrom(a, a.BitLen()), route{name, protoCNI}})
 	}
+	return r
 }
