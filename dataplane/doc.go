@@ -14,6 +14,7 @@
 //	cut       cut.go        frames larger than the egress takes: segments, IP fragments
 //	merge     merge.go      TCP segments from the wire become big frames
 //	tx        tx.go         staged per egress port, one Send a port and burst; the device owns the frame from here
+//	watch     capture.go    copies of frames for captures, where they are received, sent and dropped
 //	respond   respond.go    ARP, ICMP echo and ICMP errors, within a budget a burst
 //
 // Every stage runs on the worker's own goroutine, which is locked to a thread.

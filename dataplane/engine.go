@@ -68,7 +68,10 @@ type Engine struct {
 	retired  [numPortKinds][drop.Count]uint64 // drops of ports that are gone
 	started  atomic.Bool
 	closed   bool
-	finished sync.WaitGroup
+	captures []*Capture
+	// captureMissed is what the captures that are gone had missed.
+	captureMissed uint64
+	finished      sync.WaitGroup
 }
 
 // New makes an engine with an empty table and no ports; Start sets it going.

@@ -172,8 +172,7 @@ func (w *worker) dropHeld() {
 // endHeld frees a frame that waited, and counts it where it came in.
 func (w *worker) endHeld(h frag.Handle, r drop.Reason) {
 	s := &w.frags.held[h]
-	w.pool.FreeFrame(&s.frame)
-	bump(&s.in.counters.drops[r], 1)
+	w.drop(&s.frame, s.in, r)
 }
 
 // chunks is the number of the pool's chunks in frames that wait.
@@ -182,12 +181,19 @@ func (fs *fragments) chunks() int { return fs.tracker.Stats().Chunks }
 // expireFragments gives up datagrams whose time is over.
 func (w *worker) expireFragments() {
 	w.frags.tracker.Expire(w.now, expirePerTick)
-	w.dropHeld()
+	w.endHeldNow()
 	w.frags.gauges.publish(w.frags.tracker.Stats())
 }
 
 // forgetFragments gives up the datagrams that came by a port that goes.
 func (w *worker) forgetFragments(port uint16) {
 	w.frags.tracker.Forget(port)
+	w.endHeldNow()
+}
+
+// endHeldNow is dropHeld outside of a burst.
+func (w *worker) endHeldNow() {
+	w.beginWatch()
 	w.dropHeld()
+	w.endWatch()
 }

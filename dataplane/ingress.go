@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"culvert/dataplane/capture"
 	"culvert/dataplane/flow"
 	"culvert/dataplane/frag"
 	"culvert/dataplane/frame"
@@ -38,6 +39,9 @@ func (w *worker) ingress(f *frame.Frame, rec *record) {
 	rec.live, rec.entry, rec.popped, rec.held = true, nil, 0, 0
 	if w.shared && !w.identify(f, rec) {
 		return
+	}
+	if len(w.taps) != 0 {
+		w.watch(f, w.in, capture.Rx, drop.None)
 	}
 	w.in.rxPackets++
 	w.in.rxBytes += uint64(f.Total)

@@ -120,6 +120,7 @@ func (w *worker) judge(q *portQueue, quote []byte) {
 	if len(quote) > w.pool.ChunkSize()-frame.Headroom || !w.load(quote) {
 		return
 	}
+	w.beginWatch()
 	f, rec := &w.burst.Frames[0], &w.recs[0]
 	*rec = record{}
 	const most = packet.EthernetLen + 65535 // the quote has the beginning of the packet
@@ -128,6 +129,7 @@ func (w *worker) judge(q *portQueue, quote []byte) {
 	}
 	w.pool.FreeFrame(f)
 	w.flush()
+	w.endWatch()
 }
 
 // tellTooBig sends a pod of this node the error that its packet deserves, if it does.

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"culvert/dataplane/capture"
 	"culvert/dataplane/frame"
 	"culvert/internal/drop"
 	"culvert/internal/packet"
@@ -30,6 +31,9 @@ func (w *worker) identify(f *frame.Frame, rec *record) bool {
 	}
 	w.in, rec.in = in, in
 	if tag.VLAN {
+		if len(w.taps) != 0 {
+			w.watch(f, in, capture.Rx, drop.None)
+		}
 		in.rxPackets++
 		in.rxBytes += uint64(f.Total)
 		w.discard(f, rec, drop.EthertypeUnsupported) // as the frame with its tag would be

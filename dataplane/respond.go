@@ -252,6 +252,5 @@ func (w *worker) originate(f *frame.Frame) {
 			}
 		}
 	}
-	w.pool.FreeFrame(f)
-	bump(&w.in.counters.drops[r], 1)
+	w.drop(f, w.in, r)
 }

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"culvert/dataplane/capture"
 	"culvert/dataplane/frame"
 	"culvert/internal/drop"
 )
@@ -10,8 +11,7 @@ import (
 func (w *worker) enqueue(f *frame.Frame, index uint16) {
 	q := w.ports[index%maxPorts]
 	if q == nil {
-		w.pool.FreeFrame(f)
-		bump(&w.in.counters.drops[drop.PortGone], 1)
+		w.drop(f, w.in, drop.PortGone)
 		return
 	}
 	if q.ntx == len(q.tx) {
@@ -56,6 +56,9 @@ func (w *worker) flushPort(q *portQueue) {
 	}
 	staged := q.tx[:q.ntx]
 	q.ntx = 0
+	if len(w.taps) != 0 {
+		w.watchTx(q, staged)
+	}
 	sent := q.dev.Send(staged)
 	packets, bytes := uint64(0), uint64(0)
 	for i := range staged[:sent] { // the values are ours still, if the memory is not
@@ -80,6 +83,9 @@ func (w *worker) dropUnsent(q *portQueue, frames []frame.Frame) {
 	for i := range frames {
 		n, _ := frames[i].OnWire()
 		lost += n
+		if len(w.taps) != 0 {
+			w.watch(&frames[i], q, capture.Drop, drop.TxRingFull)
+		}
 		w.pool.FreeFrame(&frames[i])
 	}
 	bump(&q.counters.drops[drop.TxRingFull], lost)

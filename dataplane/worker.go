@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"culvert/dataplane/capture"
 	"culvert/dataplane/flow"
 	"culvert/dataplane/frame"
 	"culvert/encap"
@@ -39,6 +40,8 @@ type worker struct {
 	in         *portQueue   // the ingress port of the frame in hand
 	received   []*portQueue // ports whose frames came by an intake
 	snap       *fib.Snapshot
+	taps       []*capture.Tap // captures that run, each one's part in this worker
+	stamp      int64          // the time of what is noted for them
 	burst      frame.Burst
 	recs       [frame.BurstSize]record
 	hashes     [frame.BurstSize]uint64 // of the records' keys
@@ -241,9 +244,11 @@ func (w *worker) process(q *portQueue) {
 	w.from, w.in, w.shared = q, q, q.port.spec.Kind == PortIntake
 	w.snap, w.budget = w.eng.tables.Load(), exceptionBudget
 	w.stage, w.cur = stageIngress, 0
+	w.beginWatch()
 	for !w.stages() {
 	}
 	w.flush()
+	w.endWatch()
 	q.publish()
 	for _, in := range w.received {
 		in.publish()
@@ -327,6 +332,5 @@ func (w *worker) contain() {
 // discard ends a received frame: freed, and counted at its ingress port.
 func (w *worker) discard(f *frame.Frame, rec *record, r drop.Reason) {
 	rec.live = false
-	w.pool.FreeFrame(f)
-	bump(&w.in.counters.drops[r], 1)
+	w.drop(f, w.in, r)
 }

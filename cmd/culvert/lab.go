@@ -81,14 +81,16 @@ func (a *app) labDownCommand() *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), "no lab is up")
 			}
 			var errs []error
+			down := []*lab.Lab{}
 			for _, l := range labs {
 				if err := l.Down(); err != nil {
 					errs = append(errs, err)
 					continue
 				}
+				down = append(down, l)
 				fmt.Fprintf(cmd.ErrOrStderr(), "lab %s is down\n", l.Name)
 			}
-			return errors.Join(errs...)
+			return errors.Join(append(errs, emit(a, cmd, viewLabs(down), func(io.Writer, []labView) {}))...)
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "all labs of this machine")
@@ -130,7 +132,15 @@ func (a *app) labDemoCommand() *cobra.Command {
 			if err := opts.Check(); err != nil {
 				return &usageError{err}
 			}
-			return lab.RunDemo(cmd.Context(), *opts, cmd.OutOrStdout())
+			if !a.json() {
+				return lab.RunDemo(cmd.Context(), *opts, cmd.OutOrStdout())
+			}
+			err := lab.RunDemo(cmd.Context(), *opts, cmd.ErrOrStderr())
+			view := demoView{OK: err == nil, Failures: []string{}}
+			if err != nil {
+				view.Failures = strings.Split(err.Error(), "\n")
+			}
+			return errors.Join(err, printJSON(cmd.OutOrStdout(), view))
 		},
 	}
 	labFlags(c, opts)

@@ -20,6 +20,12 @@ type labView struct {
 	Nodes   []labNodeView `json:"nodes"`
 }
 
+// demoView is the JSON form of a demo, whose story goes to standard error.
+type demoView struct {
+	OK       bool     `json:"ok"`
+	Failures []string `json:"failures"`
+}
+
 type labNodeView struct {
 	Name    string       `json:"name"`
 	Kind    string       `json:"kind"`

@@ -51,7 +51,8 @@ type Agent struct {
 	pods     *pods.Manager
 	source   source.Source
 	metrics  *metrics.Metrics
-	kept     *kept // with applying held
+	kept     *kept         // with applying held
+	known    flavour.Cache // with applying held
 	// publisher writes to the API server; nil with a directory of manifests.
 	publisher publisher
 

@@ -14,7 +14,7 @@ import (
 func (a *Agent) desire(objects *source.Objects) *flavour.Desired {
 	subnets := a.subnets()
 	opt := flavour.OptionsFrom(a.cfg, subnets)
-	opt.Subnets, opt.Kept = subnets, a.kept.annotations
+	opt.Subnets, opt.Kept, opt.Cache = subnets, a.kept.annotations, &a.known
 	opt.InUse = func(addr netip.Addr) bool {
 		_, taken := a.ipam.Owner(addr)
 		return taken

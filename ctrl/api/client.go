@@ -25,6 +25,9 @@ const (
 // maxBody bounds an answer that the client is willing to read.
 const maxBody = 1 << 30
 
+// maxLine bounds a line of a watch: the largest has a frame of 256 KB.
+const maxLine = 1 << 20
+
 // ExitCode is what a command exits with after this error.
 func (e *Error) ExitCode() int {
 	if e.Status == http.StatusBadRequest {
@@ -128,6 +131,7 @@ func (c *Client) Watch(ctx context.Context, path string, each func(line []byte) 
 		return answerError(resp.StatusCode, data)
 	}
 	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
 		if err := each(lines.Bytes()); err != nil {
 			return err

@@ -35,6 +35,10 @@ type Backend interface {
 	// error, or emit fails. It emits at least once a second, be it nothing.
 	WatchFlows(ctx context.Context, filter api.FlowFilter, emit func([]api.FlowEvent) error) error
 	Drops() []api.Drop
+	// Capture emits what the dataplane sees of the frames that match, until ctx or the
+	// capture ends, which is no error, or emit fails. Errors before the first call of
+	// emit are the client's to hear.
+	Capture(ctx context.Context, req api.CaptureRequest, emit func([]api.CaptureEvent) error) error
 	Config() api.ConfigView
 	// Trace is a dry run: it sends nothing and keeps no flow.
 	Trace(req api.TraceRequest) (api.TraceResult, error)

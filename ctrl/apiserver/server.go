@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"time"
 
 	"culvert/ctrl/api"
 )
@@ -43,6 +44,7 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("GET /v1/flows/watch", filtered(func(w http.ResponseWriter, r *http.Request, filter api.FlowFilter) {
 		watch(w, func(emit func([]api.FlowEvent) error) error { return b.WatchFlows(r.Context(), filter, emit) })
 	}))
+	mux.HandleFunc("GET /v1/capture", func(w http.ResponseWriter, r *http.Request) { serveCapture(w, r, b) })
 	mux.HandleFunc("POST /v1/flows/flush", post(func(_ *http.Request, filter api.FlowFilter) (any, error) {
 		if err := filter.Check(); err != nil {
 			return nil, api.Invalid("%v", err)
@@ -90,12 +92,13 @@ func filtered(do func(http.ResponseWriter, *http.Request, api.FlowFilter)) http.
 	}
 }
 
-// watch answers with a line of JSON for each value, as they come. Nobody can be told
-// of an error any more: the answer then ends.
+// watch answers with a line of JSON for each value, as they come. Behind the first
+// nobody can be told of an error any more: the answer then ends.
 func watch[T any](w http.ResponseWriter, run func(emit func([]T) error) error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	out, enc := http.NewResponseController(w), json.NewEncoder(w)
-	_ = run(func(values []T) error {
+	out, enc, begun := http.NewResponseController(w), json.NewEncoder(w), false
+	err := run(func(values []T) error {
+		begun = true
 		for i := range values {
 			if err := enc.Encode(&values[i]); err != nil {
 				return err
@@ -103,6 +106,29 @@ func watch[T any](w http.ResponseWriter, run func(emit func([]T) error) error) {
 		}
 		return out.Flush()
 	})
+	if err != nil && !begun {
+		fail(w, err)
+	}
+}
+
+// captureGrace is how long a capture's client may take to read the rest.
+const captureGrace = 5 * time.Second
+
+// serveCapture streams a capture. A client that does not read does not keep it beyond
+// its time.
+func serveCapture(w http.ResponseWriter, r *http.Request, b Backend) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		fail(w, api.Invalid("query: %v", err))
+		return
+	}
+	req, err := api.ParseCaptureRequest(query)
+	if err != nil {
+		fail(w, api.Invalid("%v", err))
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(req.Duration + captureGrace)) // a writer of tests has none
+	watch(w, func(emit func([]api.CaptureEvent) error) error { return b.Capture(r.Context(), req, emit) })
 }
 
 // get answers with one value.

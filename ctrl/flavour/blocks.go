@@ -20,6 +20,7 @@ type block struct {
 	obj       *source.IPAMBlock // nil where only an affinity is there
 	ref       source.Ref
 	made      time.Time
+	rank      int // of its node, in the order of claims
 }
 
 // before reports whether a goes before b where both are of one CIDR: what was there
@@ -32,7 +33,7 @@ func (b *block) before(other *block) bool {
 // block is. As for Felix, an IPAMBlock says whose it is; a confirmed affinity
 // does where the block is not there.
 func (c *calico) readBlocks() {
-	all := map[netip.Prefix]*block{}
+	all := make(map[netip.Prefix]*block, len(c.objs.IPAMBlocks))
 	c.byCIDR = all
 	for _, obj := range c.objs.IPAMBlocks {
 		c.readBlock(all, obj)
@@ -40,19 +41,16 @@ func (c *calico) readBlocks() {
 	for _, obj := range c.objs.BlockAffinities {
 		c.readAffinity(all, obj)
 	}
-	for _, b := range all {
-		c.blocks = append(c.blocks, b)
-	}
-	known := map[string]int{}
+	known := make(map[string]int, len(c.nodes))
 	for i, n := range c.nodes {
 		known[n.Name] = i + 1
 	}
-	rank := func(node string) int { // this node first, then as nodes come, then nobody's
-		return cmp.Or(known[node], len(known)+1)
+	c.blocks = make([]*block, 0, len(all))
+	for _, b := range all { // this node's first, then as nodes come, then nobody's
+		b.rank = cmp.Or(known[b.node], len(known)+1)
+		c.blocks = append(c.blocks, b)
 	}
-	slices.SortFunc(c.blocks, func(a, b *block) int {
-		return cmp.Or(rank(a.node)-rank(b.node), comparePrefixes(a.cidr, b.cidr))
-	})
+	slices.SortFunc(c.blocks, func(a, b *block) int { return cmp.Or(a.rank-b.rank, comparePrefixes(a.cidr, b.cidr)) })
 	for _, b := range c.blocks {
 		c.claimBlock(b, known)
 	}

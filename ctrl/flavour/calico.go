@@ -36,14 +36,21 @@ var calicoFamilies = []calicoFamily{
 // no block, say whose it is. A node is a VXLAN endpoint once it has both an
 // address and a tunnel address; until then what would be sent to it by VXLAN is not.
 func Calico(objs *source.Objects, opt Options) *Desired {
-	c := &calico{collector: newCollector(ModeCalico, objs, opt), prefixes: map[string][]netip.Prefix{}, tunnels: map[netip.Addr]string{}, labels: labelsOf(nil)}
-	c.felix()
-	c.labels = labelsOf(c.own)
-	c.readPools()
-	c.readBlocks()
+	base := newCollector(ModeCalico, objs, opt)
+	c := opt.Cache.ground(base)
+	if c == nil {
+		c = &calico{collector: base, pools: &pools{}, prefixes: map[string][]netip.Prefix{}}
+		c.felix()
+		c.labels = labelsOf(c.own)
+		c.readPools()
+		c.readBlocks()
+		opt.Cache.keep(c)
+	}
+	c.tunnels = make(map[netip.Addr]string, len(c.nodes))
 	if c.own != nil {
 		c.local(c.own)
 	}
+	c.Peers = make([]Peer, 0, len(c.nodes))
 	for _, n := range c.nodes {
 		if n != c.own {
 			c.peer(n)
@@ -55,7 +62,7 @@ func Calico(objs *source.Objects, opt Options) *Desired {
 type calico struct {
 	*collector
 	labels   map[string]string // this node's
-	pools    pools
+	pools    *pools
 	blocks   []*block // in the order of their claims
 	byCIDR   map[netip.Prefix]*block
 	prefixes map[string][]netip.Prefix // by node: its blocks, and addresses of others' that it has
@@ -156,12 +163,13 @@ func (c *calico) peerFamily(n *corev1.Node, fam calicoFamily) {
 	if !c.claim(n, ip, fam.addr, mac, fam.mac) {
 		return
 	}
-	ways := map[string]*Peer{}
+	ways := make(ways, 0, 3)
 	way := func(encap string) *Peer {
-		if ways[encap] == nil {
-			ways[encap] = &Peer{Name: n.Name, Way: wayName(fam.v6, encap), PublicIP: ip, Encap: encap}
+		if p := ways.by(encap); p != nil {
+			return p
 		}
-		return ways[encap]
+		ways = append(ways, Peer{Name: n.Name, Way: wayName(fam.v6, encap), PublicIP: ip, Encap: encap})
+		return &ways[len(ways)-1]
 	}
 	if isVTEP && bgp {
 		p := way(VXLAN)
@@ -180,7 +188,7 @@ func (c *calico) peerFamily(n *corev1.Node, fam calicoFamily) {
 	c.notReady(n, fam, vtep, withheld)
 	c.tunnelRoutes(n, fam, ways)
 	for _, encap := range []string{VXLAN, IPIP, None} {
-		if p := ways[encap]; p != nil {
+		if p := ways.by(encap); p != nil {
 			slices.SortFunc(p.PodCIDRs, comparePrefixes)
 			c.Peers = append(c.Peers, *p)
 		}
@@ -202,18 +210,18 @@ func (c *calico) notReady(n *corev1.Node, fam calicoFamily, vtep netip.Addr, wit
 
 // tunnelRoutes routes a node's tunnel addresses, which its host's packets have as
 // their source, where none of its prefixes does.
-func (c *calico) tunnelRoutes(n *corev1.Node, fam calicoFamily, ways map[string]*Peer) {
+func (c *calico) tunnelRoutes(n *corev1.Node, fam calicoFamily, ways ways) {
 	cover := func(p *Peer, a netip.Addr) {
 		if p == nil || !a.IsValid() || slices.ContainsFunc(c.prefixes[n.Name], func(c netip.Prefix) bool { return c.Contains(a) }) {
 			return
 		}
 		p.PodCIDRs = append(p.PodCIDRs, hostPrefix(a))
 	}
-	if p := ways[VXLAN]; p != nil {
+	if p := ways.by(VXLAN); p != nil {
 		cover(p, p.TunnelIP)
 	}
-	if ways[IPIP] != nil {
-		cover(ways[IPIP], c.claimTunnel(n, c.tunnelAddress(n, fam.ipip, fam.v6), fam.ipip))
+	if ways.by(IPIP) != nil {
+		cover(ways.by(IPIP), c.claimTunnel(n, c.tunnelAddress(n, fam.ipip, fam.v6), fam.ipip))
 	}
 }
 
@@ -228,9 +236,28 @@ func (c *calico) claimTunnel(n *corev1.Node, a netip.Addr, key string) netip.Add
 	return a
 }
 
+// ways are the peers that one node is, by encapsulation.
+type ways []Peer
+
+// by is the one of an encapsulation, or nil.
+func (w ways) by(encap string) *Peer {
+	for i := range w {
+		if w[i].Encap == encap {
+			return &w[i]
+		}
+	}
+	return nil
+}
+
 // wayName tells the ways to one node apart.
 func wayName(v6 bool, encap string) string {
-	name := map[string]string{VXLAN: "", IPIP: "ipip", None: "direct"}[encap]
+	name := ""
+	switch encap {
+	case IPIP:
+		name = "ipip"
+	case None:
+		name = "direct"
+	}
 	if !v6 {
 		return name
 	}

@@ -2,6 +2,7 @@ package flavour
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -464,7 +465,8 @@ func TestClustersOfTheWriteUp(t *testing.T) {
 	}
 }
 
-func BenchmarkCalico10000Blocks(b *testing.B) {
+// tenThousandBlocks is a cluster of 5,000 nodes with two blocks each.
+func tenThousandBlocks() *source.Objects {
 	parts := []any{pool("p", "10.0.0.0/8 vxlan=Always")}
 	for i := range 5000 {
 		n := fmt.Sprintf("n%d", i)
@@ -472,9 +474,31 @@ func BenchmarkCalico10000Blocks(b *testing.B) {
 			ipamBlock(fmt.Sprintf("10.%d.%d.0/26 %s 0=%s#vxlanTunnelAddress", i/250, i%250, n, n)),
 			ipamBlock(fmt.Sprintf("10.%d.%d.64/26 %s 5=n7/x", i/250, i%250, n)))
 	}
-	objs := objects(parts...)
+	return objects(parts...)
+}
+
+func BenchmarkCalico10000Blocks(b *testing.B) {
+	objs := tenThousandBlocks()
 	for b.Loop() {
 		if d := Calico(objs, Options{Node: "n7"}); len(d.Peers) != 4999 || len(d.Conflicts) != 0 {
+			b.Fatal(len(d.Peers), d.Conflicts)
+		}
+	}
+}
+
+// BenchmarkCalicoNodeChange is one Node's change in that cluster.
+func BenchmarkCalicoNodeChange(b *testing.B) {
+	objs := tenThousandBlocks()
+	opt := Options{Node: "n7", Cache: &Cache{}}
+	Calico(objs, opt)
+	for i := 0; b.Loop(); i++ {
+		next := *objs
+		next.Nodes = slices.Clone(objs.Nodes)
+		n := *next.Nodes[100+i%4000]
+		n.Annotations = maps.Clone(n.Annotations)
+		n.Annotations["projectcalico.org/VXLANTunnelMACAddr"] = fmt.Sprintf("66:00:00:00:%02x:%02x", i>>8&255, i&255)
+		next.Nodes[100+i%4000] = &n
+		if d := Calico(&next, opt); len(d.Peers) != 4999 || len(d.Conflicts) != 0 {
 			b.Fatal(len(d.Peers), d.Conflicts)
 		}
 	}

@@ -22,7 +22,7 @@ type collector struct {
 	objs  *source.Objects
 	nodes []*corev1.Node // in that order
 	own   *corev1.Node   // this node's object, or nil
-	cidrs claims
+	cidrs *claims
 	macs  map[packet.MAC]string // by the node that has it
 	ips   map[netip.Addr]string
 }
@@ -30,7 +30,7 @@ type collector struct {
 func newCollector(mode string, objs *source.Objects, opt Options) *collector {
 	c := &collector{
 		Desired: Desired{Mode: mode, Annotations: map[string]string{}},
-		opt:     opt, objs: objs, nodes: slices.Clone(objs.Nodes), macs: map[packet.MAC]string{}, ips: map[netip.Addr]string{},
+		opt:     opt, objs: objs, nodes: slices.Clone(objs.Nodes), cidrs: &claims{}, macs: map[packet.MAC]string{}, ips: map[netip.Addr]string{},
 	}
 	slices.SortStableFunc(c.nodes, func(a, b *corev1.Node) int {
 		return cmp.Or(first(b.Name == opt.Node, a.Name == opt.Node),

@@ -212,6 +212,10 @@ type Options struct {
 	// InUse reports whether a pod of this node has an address; nil: none has.
 	InUse func(netip.Addr) bool
 
+	// Cache, if there is one, goes with the same options from set to set. What comes
+	// out is the same with it and without.
+	Cache *Cache
+
 	// The rest is the native mode's.
 
 	Encap string

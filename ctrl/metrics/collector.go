@@ -51,6 +51,8 @@ var (
 	lostFrags  = describe("worker_fragmented_datagrams_forgotten_total", "Datagrams in fragments that were forgotten before all had come: to make room for others (evicted), or because they did not come in time (expired).", "worker", "why")
 	freeFrames = describe("umem_free_frames", "Frames of a worker's memory that nobody holds.", "worker")
 	allFrames  = describe("umem_frames", "Frames of a worker's memory.", "worker")
+	captures   = describe("captures", "Captures of frames that run.")
+	capMissed  = describe("capture_missed_total", "Frames that captures did not keep because nobody read in time.")
 )
 
 // Describe implements prometheus.Collector.
@@ -58,6 +60,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
 		routes, peers, outerErrs, outerFrags, narrowed, conflicts, pods, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		captures, capMissed,
 	} {
 		ch <- d
 	}
@@ -152,6 +155,9 @@ func (c *collector) collectTables(ch chan<- prometheus.Metric) {
 			gauge(ch, routes, float64(n), kind)
 		}
 	}
+	capturing := c.source.CaptureStats()
+	gauge(ch, captures, float64(capturing.Running))
+	counter(ch, capMissed, capturing.Missed)
 	f := c.source.FlowStats()
 	for state, n := range f.States {
 		gauge(ch, flows, float64(n), state)

@@ -27,6 +27,7 @@ type Source interface {
 	FlowStats() api.FlowStats
 	// RouteCounts is the number of routes by kind.
 	RouteCounts() map[string]int
+	CaptureStats() api.CaptureStats
 }
 
 // Metrics is the agent's set. Its methods are safe for concurrent use.

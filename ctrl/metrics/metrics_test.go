@@ -14,6 +14,12 @@ import (
 )
 
 const want = `
+# HELP culvert_capture_missed_total Frames that captures did not keep because nobody read in time.
+# TYPE culvert_capture_missed_total counter
+culvert_capture_missed_total 17
+# HELP culvert_captures Captures of frames that run.
+# TYPE culvert_captures gauge
+culvert_captures 2
 # HELP culvert_config_stale 1 while the last reading of the source failed and older objects are in force.
 # TYPE culvert_config_stale gauge
 culvert_config_stale 0

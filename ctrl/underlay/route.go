@@ -67,17 +67,22 @@ func (t *target) same(o *target) bool {
 func (w *Watcher) Track(dsts []netip.Addr) {
 	w.mu.Lock()
 	next := make(map[netip.Addr]*target, len(dsts))
+	changed := false
 	for _, dst := range dsts {
 		if !dst.IsValid() {
 			continue
 		}
 		dst = dst.Unmap().WithZone("")
 		if next[dst] = w.targets[dst]; next[dst] == nil {
-			next[dst] = &target{}
+			next[dst], changed = &target{}, true
 		}
 	}
+	changed = changed || len(next) != len(w.targets)
 	w.targets = next
 	w.mu.Unlock()
+	if !changed {
+		return
+	}
 	select {
 	case w.kick <- struct{}{}:
 	default: // Run has not seen the last one yet

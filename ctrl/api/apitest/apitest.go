@@ -32,6 +32,8 @@ type Agent struct {
 	TraceValue  api.TraceResult
 	Stats       api.FlowStats
 	CNIValue    api.CNIResponse
+	CaptureList []api.CaptureEvent // behind the BEGIN line
+	Capturing   api.CaptureStats
 
 	mu   sync.Mutex
 	seen []any
@@ -123,6 +125,7 @@ func New() *Agent {
 			Verdict: "drop", Reason: "reject"},
 		Stats: api.FlowStats{States: map[string]int{"established": 1, "udp": 1, "icmp": 1}, Entries: 3, Capacity: 262144, InsertFailures: 2,
 			Inserts: 9, Refused: map[string]uint64{"limit": 2}, Ended: map[string]uint64{"expired": 5, "unroutable": 1}},
+		Capturing: api.CaptureStats{Running: 2, Missed: 17},
 	}
 }
 
@@ -200,6 +203,28 @@ func (a *Agent) WatchFlows(ctx context.Context, filter api.FlowFilter, emit func
 	<-ctx.Done()
 	return nil
 }
+
+// Capture records the request and emits CaptureList; it knows no port "nowhere". Without
+// an END line it waits.
+func (a *Agent) Capture(ctx context.Context, req api.CaptureRequest, emit func([]api.CaptureEvent) error) error {
+	a.note(req)
+	if slices.Contains(req.Ports, "nowhere") {
+		return api.NotFound("there is no port nowhere")
+	}
+	if err := emit([]api.CaptureEvent{{Event: api.CaptureBegin, VXLAN: []uint16{4789}}}); err != nil {
+		return err
+	}
+	if err := emit(a.CaptureList); err != nil {
+		return err
+	}
+	if n := len(a.CaptureList); n == 0 || a.CaptureList[n-1].Event != api.CaptureEnd {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// CaptureStats implements metrics.Source.
+func (a *Agent) CaptureStats() api.CaptureStats { return a.Capturing }
 
 // FDB is FDBList.
 func (a *Agent) FDB() []api.FDBEntry { return a.FDBList }
