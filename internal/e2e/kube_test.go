@@ -22,14 +22,6 @@ import (
 // agentUser is who culvertd is for the API server.
 const agentUser = "system:serviceaccount:kube-system:culvert"
 
-const agentRole = `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: culvert}, rules: [
- {apiGroups: [""], resources: [nodes, configmaps], verbs: [get, list, watch]},
- {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list, watch]}]}
----
-{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: culvert}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: culvert},
- subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: "` + agentUser + `"}]}
-`
-
 // useKube starts the agent of a node, to read from the API server as a kubeconfig says.
 func (c *cluster) useKube(n *lab.Node, path string) {
 	c.t.Helper()
@@ -64,7 +56,7 @@ func says(s api.Status, part string) bool {
 // away and comes back: packets do not notice, and neither does a cold start.
 func TestKubeCluster(t *testing.T) {
 	s := kubetest.Start(t, kubetest.User{Name: agentUser})
-	s.Apply(t, agentRole)
+	s.ApplyFiles(t, "../../deploy/rbac.yaml")
 	c := up(t, lab.Options{NodeKinds: []lab.Kind{lab.Culvert, lab.Culvert, lab.Flannel}})
 	s.ApplyFiles(t, filepath.Join(c.ManifestDir(), "nodes.yaml"))
 	a, b := c.Nodes[0], c.Nodes[1]

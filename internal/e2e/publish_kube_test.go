@@ -85,8 +85,7 @@ func TestKubePublish(t *testing.T) {
 		},
 	}})
 	n, s1 := c.Nodes[1], c.Nodes[0].Pods[0]
-	const account = "system:serviceaccount:kube-system:culvert"
-	s := kubetest.Start(t, kubetest.User{Name: account})
+	s := kubetest.Start(t, kubetest.User{Name: agentUser})
 	s.ApplyFiles(t, append(files, "../../deploy/rbac.yaml")...)
 	core, err := typed.NewForConfig(s.Config(kubetest.Admin))
 	if err != nil {
@@ -97,7 +96,7 @@ func TestKubePublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("CULVERT_SOURCE", "kube")
-	t.Setenv("CULVERT_KUBECONFIG", s.Proxy(t, func(f func() error) error { return inside(n.Netns, f) }).Kubeconfig(t, account))
+	t.Setenv("CULVERT_KUBECONFIG", s.Proxy(t, func(f func() error) error { return inside(n.Netns, f) }).Kubeconfig(t, agentUser))
 	start := func() {
 		t.Helper()
 		if err := c.StartAgent(context.Background(), n); err != nil {

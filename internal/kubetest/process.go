@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,14 +32,22 @@ func (p *process) start(url string, client *http.Client) error {
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		return fmt.Errorf("starting %s: %w", p.name, err)
-	}
+	started := make(chan error)
 	p.ended = make(chan struct{})
 	go func() {
-		_ = p.cmd.Wait()
-		close(p.ended)
+		// Pdeathsig is sent when the thread that started the process ends, as those do that
+		// enter namespaces: this one stays with it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.ended)
+		err := p.cmd.Start()
+		if started <- err; err == nil {
+			_ = p.cmd.Wait()
+		}
 	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting %s: %w", p.name, err)
+	}
 	if err := p.wait(url, client); err != nil {
 		p.kill()
 		return fmt.Errorf("%s: %w:\n%s", p.name, err, p.tail())
