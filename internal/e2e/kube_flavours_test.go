@@ -100,7 +100,11 @@ func TestKubeNative(t *testing.T) {
 
 	const other = "66:00:00:00:00:77"
 	s.annotate(kernel.Name, fmt.Sprintf(`{"culvert.dev/vtep-mac":%q}`, other))
-	must(t, kernel.Netns, "ip", "link", "set", "dev", fmt.Sprint("flannel.", c.VNI), "address", other)
+	dev := fmt.Sprint("flannel.", c.VNI)
+	must(t, kernel.Netns, "ip", "link", "set", "dev", dev, "address", other)
+	for _, peer := range c.Nodes[:2] { // the kernel forgets a device's neighbours with its address
+		must(t, kernel.Netns, "ip", "neigh", "replace", peer.PodCIDR.Addr().String(), "lladdr", peer.VTEPMAC, "nud", "permanent", "dev", dev)
+	}
 	eventually(t, "the new MAC is in the FDB", func() error {
 		if out := culvert(t, n, "fdb"); !strings.Contains(out, other+" dst "+kernel.Addr.String()) {
 			return errors.New(out)
