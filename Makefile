@@ -47,7 +47,7 @@ test-vm: vm
 # docs/kube-tests.md. KUBEFLAGS='-v -run TestKubeServer' chooses.
 test-kube: deps
 	scripts/kube-binaries > /dev/null
-	CULVERT_KUBE=$$(scripts/kube-binaries) $(GO) test -pgo=off -tags kube -p 1 -count=1 -timeout 15m -run '^TestKube' \
+	KUBETEST_BIN=$$(scripts/kube-binaries) $(GO) test -pgo=off -tags kube -p 1 -count=1 -timeout 15m -run '^TestKube' \
 		$(EXEC) $(KUBEFLAGS) $(KUBEPACKAGES)
 
 # What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and

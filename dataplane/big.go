@@ -155,8 +155,8 @@ func (w *worker) forwardSegments(f *frame.Frame, rec *record, adj *fib.Adjacency
 func (w *worker) wholeUnit(f *frame.Frame, rec *record, adj *fib.Adjacency, hdrLen int) int {
 	size, payload := int(f.SegSize), rec.info.PayloadLen()
 	q := w.ports[adj.Port%maxPorts]
-	if q == nil || adj.Kind == fib.KindIPIP {
-		return size // no offload knows IPIP
+	if q == nil || adj.Kind == fib.KindIPIP || rec.info.Flags&packet.Partial == 0 {
+		return size // no offload knows IPIP, or a frame whose checksum is of the whole, or none
 	}
 	most := q.limits.Bytes - int(adj.Rewrite.Len) - hdrLen
 	if outer := int(adj.Rewrite.Len) - packet.EthernetLen; outer > 0 {

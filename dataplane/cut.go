@@ -118,6 +118,11 @@ func (w *worker) fragment(f *frame.Frame, rec *record, adj *fib.Adjacency) {
 	if info.Flags&packet.Partial != 0 {
 		w.completeChecksum(f, info)
 	}
+	if info.Flags&packet.EmptyCRC != 0 {
+		w.trim(f, uint32(info.L3)+info.L3Len)
+		w.completeCRC(f, info)
+		info.Flags &^= packet.EmptyCRC // what the fragments begin with is no SCTP header
+	}
 	w.ageHop(f, rec)
 	s := &w.fragmenter
 	head := w.pool.Bytes(f.Addr, f.Len)[info.L3:]
@@ -202,6 +207,21 @@ func (w *worker) completeChecksum(f *frame.Frame, info *packet.Info) {
 	}
 	packet.StoreChecksum(first[int(info.L4)+offset:], w.sum.Sum())
 	info.Flags &^= packet.Partial
+}
+
+// completeCRC writes the CRC32c of an SCTP packet, which ends where the frame does,
+// over all of its chunks (RFC 9260 6.8). Its header is in the first.
+func (w *worker) completeCRC(f *frame.Frame, info *packet.Info) {
+	head := w.pool.Bytes(f.Addr, f.Len)[info.L4:]
+	if len(f.Rest) == 0 {
+		packet.CompleteSCTP(head)
+		return
+	}
+	crc := packet.CRC32c(0, head) // its own field is empty
+	for i := range f.Rest {
+		crc = packet.CRC32c(crc, w.pool.Bytes(f.Rest[i].Addr, f.Rest[i].Len))
+	}
+	packet.SCTP(head).SetCheck(crc)
 }
 
 // chain reads a frame's bytes in order across its chunks.

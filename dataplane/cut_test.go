@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/crc32"
 	"testing"
 
 	"culvert/internal/drop"
@@ -135,6 +136,37 @@ func TestFragmentation(t *testing.T) {
 		copy(udp[34:], whole)
 		if bad := kit.CheckSums(udp); bad != "" {
 			t.Error(bad)
+		}
+	}
+	n1.wantDrops(drop.None, 0)
+}
+
+// emptySCTP is an SCTP packet as a pod's kernel sends it to a veth: its CRC32c is left
+// to the device. whole is what has to arrive: the packet from the SCTP header on.
+func emptySCTP(t *testing.T, dst string, size int) (f, whole []byte) {
+	f = kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, dst, kit.ID(78)), kit.SCTP(5, 6), kit.Payload(size))
+	copy(f[34+12:], []byte{0, 3, byte(size >> 8), byte(size)}) // one DATA chunk
+	clear(f[34+8 : 34+12])
+	whole = bytes.Clone(f[34:])
+	binary.LittleEndian.PutUint32(whole[8:], crc32.Checksum(whole, crc32.MakeTable(crc32.Castagnoli)))
+	return f, whole
+}
+
+// A fragment has no room for a CRC of its own: that of the packet is complete before
+// it is cut.
+func TestFragmentationCompletesSCTP(t *testing.T) {
+	n1, _ := pair(t)
+	for _, size := range []int{1600, 8000} { // one chunk, and a chain
+		f, want := emptySCTP(t, ipB, size)
+		sent := n1.fromPod("a", kit.Pad(f, 6))
+		var whole []byte
+		for i, s := range sent {
+			inner := kit.CheckVXLAN(t, s.Data)
+			kit.CheckPacket(t, inner, kit.WithID(78), kit.WithFragment(len(whole), i < len(sent)-1), kit.WithTTL(63))
+			whole = append(whole, inner[34:]...)
+		}
+		if len(sent) < 2 || !bytes.Equal(whole, want) {
+			t.Errorf("%d bytes: %d fragments of %d bytes in all, not what was sent", size, len(sent), len(whole))
 		}
 	}
 	n1.wantDrops(drop.None, 0)

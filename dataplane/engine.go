@@ -71,6 +71,7 @@ type Engine struct {
 	captures []*Capture
 	// captureMissed is what the captures that are gone had missed.
 	captureMissed uint64
+	opening       sync.WaitGroup // ports whose devices are being opened, without mu
 	finished      sync.WaitGroup
 }
 
@@ -128,13 +129,19 @@ func (e *Engine) Start() {
 
 // Close stops the workers, closes every device and releases the memory. Frames
 // that are on their way are given up; an error says if chunks were lost before.
+//
+// A port that is just being added is waited for: it uses the workers and their memory.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
+	again := e.closed
+	e.closed = true
+	e.mu.Unlock()
+	if again {
 		return nil
 	}
-	e.closed = true
+	e.opening.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, w := range e.workers {
 		w.stop()
 	}
@@ -191,6 +198,7 @@ func (e *Engine) AddPort(spec PortSpec, open func(worker, queue int) (frame.Devi
 	if err := e.reserve(p); err != nil {
 		return 0, fmt.Errorf("adding port %s: %w", spec.Name, err)
 	}
+	defer e.opening.Done()
 	// Opening may wait for the kernel: nobody else has to.
 	err := e.openQueues(p, open)
 	e.mu.Lock()
@@ -206,7 +214,7 @@ func (e *Engine) AddPort(spec PortSpec, open func(worker, queue int) (frame.Devi
 	return p.index, nil
 }
 
-// reserve gives p an index that nobody else gets meanwhile.
+// reserve gives p an index that nobody else gets meanwhile, and makes Close wait.
 func (e *Engine) reserve(p *port) (err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -217,6 +225,7 @@ func (e *Engine) reserve(p *port) (err error) {
 		return err
 	}
 	e.ports[p.index] = p
+	e.opening.Add(1)
 	return nil
 }
 

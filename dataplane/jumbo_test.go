@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"testing"
 
 	"culvert/dataplane/frame"
@@ -36,6 +37,10 @@ func TestJumboFrames(t *testing.T) {
 		if len(inner) != 14+28+size {
 			t.Errorf("%d bytes became %d", size, len(inner))
 		}
+	}
+	sctp, whole := emptySCTP(t, "10.244.3.9", 8000)
+	if inner := kit.CheckVXLAN(t, one(t, n.fromPod("a", sctp)).Data); !bytes.Equal(inner[34:], whole) {
+		t.Error("SCTP: not what was sent, with its checksum")
 	}
 	n.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, "10.244.3.9", kit.DF()), kit.UDP(1, 2), kit.Payload(jumboMTU-27)))
 	n.wantDrops(drop.TooBig, 1)

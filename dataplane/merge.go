@@ -70,7 +70,7 @@ func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency)
 	ip := w.pool.Bytes(f.Addr, f.Len)[l2Len:]
 	i := w.groups.find(q, rec)
 	g := &w.groups.slot[i]
-	if g.entry == rec.entry && w.join(g, f, ip, rec) {
+	if g.of(q, rec) && w.join(g, f, ip, rec) {
 		return
 	}
 	if g.q != nil {
@@ -87,6 +87,11 @@ func (w *worker) enqueueSegment(f *frame.Frame, rec *record, adj *fib.Adjacency)
 	g.l2Len, g.head, g.first, g.last = l2Len, uint16(q.ntx-1), -1, -1
 	g.chunks = 1 + len(f.Rest)
 	w.groups.open |= 1 << i
+}
+
+// of reports whether the group is of the segment's flow and direction, on its way to q.
+func (g *group) of(q *portQueue, rec *record) bool {
+	return g.q == q && g.entry == rec.entry && g.dir == rec.dir
 }
 
 // start begins a group with f, whose IP packet is at ip, in frames of most bytes.
@@ -112,7 +117,7 @@ func (gs *groups) find(q *portQueue, rec *record) uint {
 	best := first + gs.turn%groupWays
 	for i := first; i < first+groupWays; i++ {
 		g := &gs.slot[i]
-		if g.q == q && g.entry == rec.entry && g.dir == rec.dir {
+		if g.of(q, rec) {
 			return i
 		}
 		if g.q == nil {

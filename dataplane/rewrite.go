@@ -40,8 +40,8 @@ func (w *worker) rewrite(f *frame.Frame, info *packet.Info, adj *fib.Adjacency, 
 		return drop.NoHeadroom
 	}
 	w.trim(f, uint32(info.L3)+info.L3Len)
-	if info.Flags&packet.EmptyCRC != 0 && len(f.Rest) == 0 {
-		packet.CompleteSCTP(w.pool.Bytes(f.Addr, f.Len)[info.L4:])
+	if info.Flags&packet.EmptyCRC != 0 {
+		w.completeCRC(f, info)
 	}
 	grow := n - uint32(info.L3) // may wrap: popping more than is pushed
 	f.Addr = l3 - uint64(n)

@@ -90,7 +90,7 @@ func printStatus(w io.Writer, s api.Status) {
 	row("flows", "%d", s.Flows)
 	stale := ""
 	if s.Stale {
-		stale = " (stale: its last version was not taken)"
+		stale = " (stale: what was read before is in force)"
 	}
 	row("source", "%s%s", s.Source, stale)
 	if len(s.Objects) > 0 {

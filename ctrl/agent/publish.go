@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -78,7 +79,7 @@ func (a *Agent) conflicts(list []flavour.Conflict) []api.Conflict {
 	for _, c := range list {
 		out = append(out, api.Conflict{
 			Object: api.Object{Kind: c.Object.Kind, Namespace: c.Object.Namespace, Name: c.Object.Name},
-			Key:    c.Key, Reason: string(c.Reason), What: c.What, Since: a.since[c],
+			Key:    c.Key, Reason: string(cmp.Or(c.Reason, flavour.NotFollowed)), What: c.What, Since: a.since[c],
 		})
 	}
 	return out

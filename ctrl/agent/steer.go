@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 
@@ -208,6 +209,16 @@ func (a *Agent) addUplinkToIntake(l underlay.Link) (held, error) {
 }
 
 func (a *Agent) addUplinkWithXDP(l underlay.Link, mode xsk.Mode) (held, error) {
+	if mode != xsk.ModeGeneric {
+		switch err := checkSpareQueues(l.Name); {
+		case err == nil:
+		case mode == xsk.ModeNative:
+			return held{}, fmt.Errorf("native mode: %w", err)
+		default:
+			a.log.Info("no native XDP", "uplink", l.Name, "cause", err)
+			mode = xsk.ModeGeneric
+		}
+	}
 	at, err := xsk.AttachUplink(l.Index, l.Name, mode, endpoints(a.program.Desired()))
 	if err != nil {
 		return held{}, err

@@ -187,7 +187,7 @@ func (p *Peer) Key() string {
 type Conflict struct {
 	Object source.Ref
 	Key    string // such as spec.podCIDRs
-	Reason Reason
+	Reason Reason // empty: NotFollowed
 	// What is wrong, what it costs, and what to do, on one line.
 	What string
 	// Place is where the object is written, if it is in a file.

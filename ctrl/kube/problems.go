@@ -104,7 +104,7 @@ func (f *feed) words() string {
 
 // rule is the RBAC rule that is missing.
 func (f *feed) rule() string {
-	return fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [get, list, watch]}", f.group(), f.store.kind.resource)
+	return fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [list, watch]}", f.group(), f.store.kind.resource)
 }
 
 // group is the API group of the feed's path.

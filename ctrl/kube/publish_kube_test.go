@@ -46,7 +46,7 @@ func TestKubePublisher(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *realCluster)
-	}{{"annotations", testAnnotations}, {"events", testEvents}, {"away", testAway}, {"permissions", testPermissions}} {
+	}{{"annotations", testAnnotations}, {"events", testEvents}, {"away", testAway}, {"source", testSource}, {"permissions", testPermissions}} {
 		t.Run(test.name, func(t *testing.T) {
 			c := &realCluster{t: t, server: server, asked: &noted{}}
 			c.admin, c.unnoted = c.client(server.Kubeconfig(t, kubetest.Admin)), c.client(server.Kubeconfig(t, account))
@@ -323,6 +323,46 @@ func testAway(t *testing.T, c *realCluster) {
 	}
 }
 
+// testSource: the source finds its permissions in the same file, and asks for nothing else.
+func testSource(t *testing.T, c *realCluster) {
+	c.server.InstallCalico(t, kubetest.CalicoV1)
+	c.server.Apply(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: kube-flannel-cfg, namespace: kube-flannel}, data: {net-conf.json: "{}"}}`)
+	c.server.Apply(t, `{apiVersion: crd.projectcalico.org/v1, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.244.0.0/16}}`)
+	c.node("w1", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	src := NewSource(c.culvert, SourceOptions{Node: "w1", Mode: "auto", StateDir: t.TempDir()})
+	var objects *source.Objects
+	_ = src.Run(ctx, func(o *source.Objects) {
+		if objects = o; len(o.IPPools) == 1 && len(o.ConfigMaps) == 1 && len(o.Nodes) > 0 {
+			cancel()
+		}
+	}, func(errs []error) {
+		for _, err := range errs {
+			t.Error(err)
+		}
+	})
+	if objects == nil || len(objects.IPPools) != 1 || len(objects.ConfigMaps) != 1 || objects.IPPools[0].UID == "" {
+		t.Fatalf("read %+v", objects)
+	}
+	asked, said := map[string]bool{}, map[string]bool{}
+	rules := grants(t)
+	for _, r := range c.asked.requests() {
+		asked[r.Resource+"."+r.Group] = true
+		if !granted(rules, r) {
+			t.Errorf("%+v is not granted", r)
+		}
+	}
+	for _, u := range uses {
+		if group := u.groups[0]; u.by == "Source" { // Calico's are in one of the two
+			said[u.resource+"."+group] = true
+		}
+	}
+	if !maps.Equal(asked, said) {
+		t.Errorf("the source asks for %v, and the table says %v", asked, said)
+	}
+}
+
 // testPermissions: every request is one that deploy/rbac.yaml grants, a permission
 // that is missing is named, and others are not there.
 func testPermissions(t *testing.T, c *realCluster) {
@@ -345,7 +385,7 @@ func testPermissions(t *testing.T, c *realCluster) {
 		}
 	}
 	rules := grants(t)
-	for r := range c.asked.all {
+	for _, r := range c.asked.requests() {
 		if !granted(rules, r) {
 			t.Errorf("%+v is not granted", r)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -195,15 +196,21 @@ func (n *noted) add(r request) {
 	if n.all == nil {
 		n.all = map[request]bool{}
 	}
-	r.Name = ""
+	if r.Verb != "list" && r.Verb != "watch" { // whose names are those of selectors
+		r.Name = ""
+	}
 	n.all[r] = true
+}
+
+func (n *noted) requests() []request {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Keys(n.all))
 }
 
 // verbs are the verbs and resources that were asked for, in order.
 func (n *noted) verbs() (out []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for r := range n.all {
+	for _, r := range n.requests() {
 		out = append(out, r.Verb+" "+r.Resource)
 	}
 	slices.Sort(out)

@@ -162,7 +162,7 @@ func (f *feed) follow(e event) error {
 	}
 	o, err := k.decode(e.read, e.proto)
 	if o.GetName() == "" {
-		return fmt.Errorf("watch: an event %s without a name: %w", e.kind, err)
+		return errors.Join(fmt.Errorf("watch: an event %s of no object", e.kind), err)
 	}
 	version := o.GetResourceVersion()
 	c := f.store.take(o, err)

@@ -132,7 +132,7 @@ var nodeResource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 // is away at a cold start.
 func TestKubeSourceNodes(t *testing.T) {
 	s := kubetest.Start(t, kubetest.User{Name: agentUser})
-	s.Apply(t, role(readCore+","+readCRDs))
+	s.ApplyFiles(t, "../../deploy/rbac.yaml")
 	s.Apply(t, manifest("n1", "10.244.1.0/24", "192.0.2.1")+"---\n"+manifest("n2", "10.244.2.0/24", "192.0.2.2"))
 	proxy, dir := s.Proxy(t, nil), t.TempDir()
 	r := read(t, proxy.Kubeconfig(t, agentUser), "auto", dir)
@@ -141,6 +141,10 @@ func TestKubeSourceNodes(t *testing.T) {
 	})
 	s.Apply(t, manifest("n2", "10.244.2.0/24", "192.0.2.22"))
 	r.until("another address", func(o *source.Objects, _ string) bool { return address(o, 1) == "192.0.2.22" })
+	s.Apply(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: kube-flannel-cfg, namespace: kube-flannel}, data: {net-conf.json: "{}"}}`)
+	r.until("flannel's network", func(o *source.Objects, _ string) bool {
+		return len(o.ConfigMaps) == 1 && o.ConfigMaps[0].Data["net-conf.json"] == "{}"
+	})
 	s.Apply(t, strings.Replace(manifest("n2", "10.244.2.0/24", "192.0.2.22"), "00:01", "00:02", 1))
 	r.until("another MAC", func(o *source.Objects, _ string) bool {
 		return o.Nodes[1].Annotations[source.AnnotationVTEPMAC] == "66:00:00:00:00:02"
@@ -200,7 +204,7 @@ func TestKubeSourceForbidden(t *testing.T) {
 	r := read(t, s.Kubeconfig(t, agentUser), "calico", "")
 	r.until("forbidden", func(_ *source.Objects, wrong string) bool {
 		return strings.Contains(wrong, `list and watch ippools: 403`) &&
-			strings.Contains(wrong, `{apiGroups: ["crd.projectcalico.org"], resources: ["ippools"], verbs: [get, list, watch]}`) &&
+			strings.Contains(wrong, `{apiGroups: ["crd.projectcalico.org"], resources: ["ippools"], verbs: [list, watch]}`) &&
 			strings.Contains(wrong, `resources: ["ipamblocks"]`)
 	})
 	t.Log(r.wrong)
@@ -218,7 +222,7 @@ func TestKubeSourceForbidden(t *testing.T) {
 // Calico's resources are read in either layout, whenever they are defined.
 func TestKubeSourceCalico(t *testing.T) {
 	s := kubetest.Start(t, kubetest.User{Name: agentUser})
-	s.Apply(t, role(readCore+","+readCRDs+","+readCalico))
+	s.ApplyFiles(t, "../../deploy/rbac.yaml")
 	s.Apply(t, manifest("n1", "10.244.1.0/24", "192.0.2.1"))
 	r := read(t, s.Kubeconfig(t, agentUser), "auto", "")
 	r.until("a node", func(o *source.Objects, _ string) bool { return len(o.Nodes) == 1 })

@@ -253,6 +253,29 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+// What is read of a kind shows the others that the API server is back.
+func TestBackTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := calicoCluster(t, "crd.projectcalico.org", "v1")
+		r := start(t, api, "auto", "")
+		time.Sleep(time.Minute)
+		api.stop(errRefused)
+		time.Sleep(time.Hour)
+		api.stop(nil)
+		api.took()
+		for len(api.took()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(shortest + resumeWithin + shortest + 10*time.Millisecond)
+		for _, k := range r.src.Kinds() {
+			if k.Error != "" {
+				t.Errorf("%s: %s", k.Kind, k.Error)
+			}
+		}
+		r.wantWrong()
+	})
+}
+
 // One that answers nothing at all is away, too.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -294,7 +317,7 @@ func TestDenied(t *testing.T) {
 		want []string
 	}{
 		{apierrors.NewUnauthorized("no such token"), []string{"does not know culvertd: 401 no such token", "check the token"}},
-		{apierrors.NewForbidden(gr, "", errors.New("nobody may")), []string{"list and watch nodes: 403", "nobody may", `{apiGroups: [""], resources: ["nodes"], verbs: [get, list, watch]}`, "deploy/rbac.yaml"}},
+		{apierrors.NewForbidden(gr, "", errors.New("nobody may")), []string{"list and watch nodes: 403", "nobody may", `{apiGroups: [""], resources: ["nodes"], verbs: [list, watch]}`, "deploy/rbac.yaml"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			api := threeNodes(t)
@@ -688,6 +711,44 @@ func TestCutOffAtOnce(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		r.wantWrong()
 	})
+}
+
+// FuzzStreams: any bytes give objects with names or an error, and no more than there is.
+func FuzzStreams(f *testing.F) {
+	list := inProto(&corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, ListMeta: metav1.ListMeta{ResourceVersion: "7"},
+		Items: []corev1.Node{*node("n1", "10.244.1.0/24", "192.0.2.1"), *node("n2", "x", "y")}})
+	f.Add(list)
+	f.Add([]byte(`{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"},"spec":{"podCIDRs":5}},{"metadata":{"name":"b"}}]}`))
+	f.Add([]byte(`{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"8"}}}`))
+	f.Add(append([]byte{0, 0, 0, 12}, "\x0a\x05ADDED\x12\x03\x0a\x01x"...))
+	k := nodes()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := newStore(k, "n1")
+		var all []change
+		if _, err := readList(strings.NewReader(string(b)), &k, func(o metav1.Object, err error) { all = append(all, s.take(o, err)) }); err == nil {
+			s.replace(all)
+		}
+		if len(s.sorted) > len(b) {
+			t.Errorf("%d objects of %d bytes", len(s.sorted), len(b))
+		}
+		_ = readEvents(strings.NewReader(string(b)), func(e event) error {
+			o, err := k.decode(e.read, e.proto)
+			s.put(s.take(o, err))
+			return nil
+		})
+	})
+}
+
+// Half a list is none, wherever it is cut.
+func TestHalfAList(t *testing.T) {
+	k := nodes()
+	list := manyNodes(2)
+	for n := 0; n < len(list); n += 7 {
+		version, err := readList(strings.NewReader(string(list[:n])), &k, func(metav1.Object, error) {})
+		if err == nil && version != "" {
+			t.Fatalf("%d of %d bytes pass for a list", n, len(list))
+		}
+	}
 }
 
 func TestStreams(t *testing.T) {

@@ -128,8 +128,9 @@ func readProtoList(r *bufio.Reader, k *kind, each func(metav1.Object, error)) (v
 		if field != unknownRaw {
 			return discard(r, size)
 		}
-		inner := bufio.NewReader(io.LimitReader(r, int64(size)))
-		return protoFields(inner, func(field, size int) (err error) {
+		rest := &io.LimitedReader{R: r, N: int64(size)}
+		inner := bufio.NewReader(rest)
+		err := protoFields(inner, func(field, size int) (err error) {
 			if field != listMetadata && field != listItems {
 				return discard(inner, size)
 			}
@@ -142,6 +143,10 @@ func readProtoList(r *bufio.Reader, k *kind, each func(metav1.Object, error)) (v
 			each(k.decode(protoReader(buf), true))
 			return nil
 		})
+		if err == nil && rest.N > 0 {
+			err = io.ErrUnexpectedEOF // or half a list would pass for a whole one
+		}
+		return err
 	})
 	return m.ResourceVersion, err
 }

@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const node1 = `apiVersion: v1
@@ -231,6 +234,31 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a file may not say, an API server may not either.
+func TestCheck(t *testing.T) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.0.0.0/24", "10.0.0.0/25"}}}
+	if key, what := Check(n); key != "spec.podCIDRs[1]" || !strings.Contains(what, "overlaps") {
+		t.Errorf("%q: %q", key, what)
+	}
+	n.Spec.PodCIDRs = n.Spec.PodCIDRs[:1]
+	if key, what := Check(n); key != "" || what != "" {
+		t.Errorf("%q: %q", key, what)
+	}
+	if key, what := Check(&IPPool{Spec: IPPoolSpec{CIDR: "10.0.0.0/24"}}); key != "metadata.name" || what == "" {
+		t.Errorf("%q: %q", key, what)
+	}
+	if key, what := Check(&metav1.PartialObjectMetadata{}); key != "" || what != "" {
+		t.Errorf("of no kind of ours: %q: %q", key, what)
+	}
+}
+
+func TestCounts(t *testing.T) {
+	o := &Objects{IPPools: make([]*IPPool, 2), ConfigMaps: make([]*corev1.ConfigMap, 1)}
+	if c := o.Counts(); len(c) != 2 || c[0] != (Count{"ConfigMap", 1}) || c[1] != (Count{"IPPool", 2}) {
+		t.Errorf("%+v", c)
+	}
 }
 
 // FelixConfiguration has many settings that are none of Culvert's business.

@@ -90,6 +90,9 @@ func (t *Table) search(k *packet.Key, hash uint64) (e *Entry, dir Direction, ok 
 func (t *Table) Find(k *packet.Key) (v View, dir Direction, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.entries == nil {
+		return View{}, Original, false // closed
+	}
 	e, dir, ok := t.Lookup(k, k.Hash())
 	if !ok {
 		return View{}, Original, false

@@ -82,6 +82,9 @@ func (t *Table) dequeue(i uint32, c class) {
 // settle brings lists, counts and timers up to date with the entries whose
 // state workers have changed since the last call.
 func (t *Table) settle() {
+	if t.entries == nil {
+		return // closed
+	}
 	for i := t.entries[0].changed.Swap(0); i != 0; {
 		e := &t.entries[i]
 		next := e.changed.Load()

@@ -102,7 +102,8 @@ func newTable(mem []byte, capacity int) *Table {
 	return t
 }
 
-// Close releases the memory. No worker may use the table or hold an entry.
+// Close releases the memory. No worker may use the table or hold an entry. Others who
+// ask it afterwards find no flows.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -54,6 +54,13 @@ func (t *Table) disarm(i uint32) {
 //
 // Call it several times a second. The mutex is released between small batches.
 func (t *Table) Sweep(now uint32, limit int) (expired int) {
+	expired, _ = t.SweepSome(now, limit)
+	return expired
+}
+
+// SweepSome is Sweep, and says whether there may be more to look at: then call it
+// again soon, or flows outlive their timeouts.
+func (t *Table) SweepSome(now uint32, limit int) (expired int, more bool) {
 	const batch = 32
 	for limit > 0 {
 		n := min(limit, batch)
@@ -61,10 +68,10 @@ func (t *Table) Sweep(now uint32, limit int) (expired int) {
 		expired += gone
 		limit -= n
 		if seen < n {
-			break
+			return expired, false
 		}
 	}
-	return expired
+	return expired, true
 }
 
 // sweep is one batch. Fewer seen than limit means that nothing is left to do.

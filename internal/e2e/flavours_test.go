@@ -60,6 +60,19 @@ func calicoCluster(t *testing.T, mode string) *lab.Cluster {
 	}
 }
 
+// flannelCluster is the cluster of two Flannel nodes, of which Culvert runs agent.
+func flannelCluster(manifests []string, agentMAC string) *lab.Cluster {
+	return &lab.Cluster{
+		Mode: "auto", Manifests: manifests, Underlay: prefix("192.168.0.0/24"), Pods: prefix("10.42.0.0/16"), VNI: 1, Port: 8472,
+		Nodes: []lab.ClusterNode{
+			{Name: "server", Kind: lab.Flannel, Addr: addr("192.168.0.10"), PodCIDR: prefix("10.42.0.0/24"), VTEPMAC: macServer,
+				Pods: []lab.ClusterPod{{Name: "s1", Addr: addr("10.42.0.7")}}},
+			{Name: "agent", Kind: lab.Culvert, Addr: addr("192.168.0.11"), PodCIDR: prefix("10.42.1.0/24"), VTEPMAC: agentMAC,
+				Pods: []lab.ClusterPod{{Name: "a1"}, {Name: "a2"}}},
+		},
+	}
+}
+
 // wants compares the lines of a command's table with those that must be in it.
 func wants(t *testing.T, n *lab.Node, command string, want ...string) {
 	t.Helper()
@@ -263,15 +276,7 @@ func TestFlannelClusterOfTheWriteUp(t *testing.T) {
 		files = append(files, file)
 	}
 	rule := flavour.VTEPMAC("agent").String()
-	c := up(t, lab.Options{Cluster: &lab.Cluster{
-		Mode: "auto", Manifests: files, Underlay: prefix("192.168.0.0/24"), Pods: prefix("10.42.0.0/16"), VNI: 1, Port: 8472,
-		Nodes: []lab.ClusterNode{
-			{Name: "server", Kind: lab.Flannel, Addr: addr("192.168.0.10"), PodCIDR: prefix("10.42.0.0/24"), VTEPMAC: macServer,
-				Pods: []lab.ClusterPod{{Name: "s1", Addr: addr("10.42.0.7")}}},
-			{Name: "agent", Kind: lab.Culvert, Addr: addr("192.168.0.11"), PodCIDR: prefix("10.42.1.0/24"), VTEPMAC: rule,
-				Pods: []lab.ClusterPod{{Name: "a1"}, {Name: "a2"}}},
-		},
-	}})
+	c := up(t, lab.Options{Cluster: flannelCluster(files, rule)})
 	server, n := c.Nodes[0], c.Nodes[1]
 	s1, a1 := server.Pods[0], n.Pods[0]
 	check := func() {

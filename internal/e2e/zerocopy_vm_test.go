@@ -29,7 +29,10 @@ const nicQueues = vm.Queues
 func nics() []string { return vm.NICs[:] }
 
 // prepareNICs makes the machine's NICs ready to be uplinks.
-func prepareNICs(t *testing.T) {
+func prepareNICs(t *testing.T) { setNICQueues(t, nicQueues) }
+
+// setNICQueues sets how many of the NICs' queue pairs are in use.
+func setNICQueues(t *testing.T, queues int) {
 	t.Helper()
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -37,7 +40,7 @@ func prepareNICs(t *testing.T) {
 	}
 	for _, l := range links {
 		if a := l.Attrs(); slices.Contains(nics(), a.HardwareAddr.String()) {
-			out, err := exec.Command("ethtool", "-L", a.Name, "combined", fmt.Sprint(nicQueues)).CombinedOutput()
+			out, err := exec.Command("ethtool", "-L", a.Name, "combined", fmt.Sprint(queues)).CombinedOutput()
 			if err != nil && !strings.Contains(string(out), "unmodified") {
 				t.Fatalf("queues of %s: %v: %s", a.Name, err, out)
 			}
@@ -97,6 +100,18 @@ func TestVMZeroCopyIsTheDefault(t *testing.T) {
 		t.Errorf("the uplink is %+v", p)
 	}
 	must(t, c.Nodes[0].Pods[0].Netns, "ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", c.Nodes[1].Pods[0].Addr.String())
+}
+
+// With queue pairs to spare virtio-net would receive on queues that nobody serves: the
+// uplink is not taken in native mode then.
+func TestVMSpareQueues(t *testing.T) {
+	prepareNICs(t)
+	setNICQueues(t, 1)
+	c := up(t, lab.Options{Pods: 1, Peer: lab.Flannel, NICs: nics()})
+	if p := portNamed(t, c.Nodes[0], nic0); p.XDP.Mode != "generic" || p.XDP.ZeroCopy {
+		t.Errorf("the uplink is %+v", p)
+	}
+	c.traffic(c.Nodes[0].Pods[0], c.Nodes[1].Pods[0], 1450)
 }
 
 // The uplink goes down and up, the agent ends in order and is killed, and starts

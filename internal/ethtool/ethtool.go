@@ -1,6 +1,6 @@
 // Package ethtool reads and switches offloads of network devices, as 'ethtool -k' and
-// '-K' do, by the long names that the kernel has for them ("tx-udp-segmentation").
-// It knows nothing of why.
+// '-K' do, by the long names that the kernel has for them ("tx-udp-segmentation"), and
+// reads their channels and drivers ('-l', '-i'). It knows nothing of why.
 package ethtool
 
 import (

@@ -88,9 +88,9 @@ func Start(t testing.TB, users ...User) *Server {
 // binaries is where scripts/kube-binaries has put the programs.
 func binaries(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("CULVERT_KUBE")
+	dir := os.Getenv("KUBETEST_BIN")
 	if dir == "" {
-		t.Fatal("this test needs etcd and kube-apiserver: run 'make test-kube', or set CULVERT_KUBE=$(scripts/kube-binaries)")
+		t.Fatal("this test needs etcd and kube-apiserver: run 'make test-kube', or set KUBETEST_BIN=$(scripts/kube-binaries)")
 	}
 	for _, name := range []string{"etcd", "kube-apiserver"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {

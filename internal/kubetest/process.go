@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,14 +32,23 @@ func (p *process) start(url string, client *http.Client) error {
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	p.ended = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		// The signal is sent when the thread ends that started the process (prctl(2)), and
+		// tests in namespaces end threads.
+		runtime.LockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait()
+		}
+		close(p.ended)
+		runtime.UnlockOSThread()
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("starting %s: %w", p.name, err)
 	}
-	p.ended = make(chan struct{})
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.ended)
-	}()
 	if err := p.wait(url, client); err != nil {
 		p.kill()
 		return fmt.Errorf("%s: %w:\n%s", p.name, err, p.tail())

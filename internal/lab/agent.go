@@ -98,13 +98,19 @@ func list(prefixes []netip.Prefix) string {
 }
 
 // agentConfig is culvertd's configuration on a node.
-func (l *Lab) agentConfig(n *Node, dir string) string {
+func (l *Lab) agentConfig(n *Node, dir string) (string, error) {
+	from := "source: dir:" + l.ManifestDir() + "\n"
+	if l.source != nil {
+		var err error
+		if from, err = l.source(l, n); err != nil {
+			return "", fmt.Errorf("source of the objects: %w", err)
+		}
+	}
 	return fmt.Sprintf(`node: %s
-source: dir:%s
-uplinks: [%s]
+%suplinks: [%s]
 socket: %s
 stateDir: %s
-%s%s`, n.Name, l.ManifestDir(), uplink, n.Socket, filepath.Join(dir, "state"), l.modeConfig(), l.config)
+%s%s`, n.Name, from, uplink, n.Socket, filepath.Join(dir, "state"), l.modeConfig(), l.config), nil
 }
 
 // startAgent starts culvertd in the node's namespace. It lives on when this
@@ -116,7 +122,11 @@ func (l *Lab) startAgent(n *Node) error {
 	}
 	n.Socket, n.LogFile = filepath.Join(dir, "culvert.sock"), filepath.Join(dir, "culvertd.log")
 	config := filepath.Join(dir, "culvertd.yaml")
-	if err := os.WriteFile(config, []byte(l.agentConfig(n, dir)), 0o644); err != nil {
+	text, err := l.agentConfig(n, dir)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(n.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

@@ -78,6 +78,10 @@ type Options struct {
 	BinDir string
 	// Config adds keys to culvertd's configuration, as lines of YAML.
 	Config string
+	// Source says where culvertd of a node reads the objects from, as lines of YAML; nil:
+	// from Lab.ManifestDir. It is called before each start, when namespaces and
+	// manifests are there.
+	Source func(l *Lab, n *Node) (string, error)
 	// Progress is told what is being done, a line each; nil = nobody.
 	Progress io.Writer
 
@@ -109,6 +113,7 @@ type Lab struct {
 	progress io.Writer
 	config   string
 	cluster  *Cluster
+	source   func(l *Lab, n *Node) (string, error)
 }
 
 // Node is a node of the lab.

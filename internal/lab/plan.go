@@ -160,7 +160,7 @@ func plan(o Options) (*Lab, error) {
 	}
 	l := &Lab{
 		Name: "cvl-" + randomHex(3), BinDir: bin, Created: time.Now().Truncate(time.Second), MTU: o.MTU,
-		Encap: o.Encap, CrossSubnet: o.CrossSubnet, VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config,
+		Encap: o.Encap, CrossSubnet: o.CrossSubnet, VNI: 4096, Port: 4789, NICs: o.NICs, progress: o.Progress, config: o.Config, source: o.Source,
 	}
 	if o.Cluster != nil {
 		l.planCluster(o.Cluster, o)

@@ -171,6 +171,9 @@ func (h SCTP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:]) }
 // Check is the CRC32c, which travels least significant byte first.
 func (h SCTP) Check() uint32 { return binary.LittleEndian.Uint32(h[8:]) }
 
+// SetCheck stores a CRC32c.
+func (h SCTP) SetCheck(crc uint32) { binary.LittleEndian.PutUint32(h[8:], crc) }
+
 // VXLAN is a view of a VXLAN header, 8 bytes (RFC 7348 5).
 //
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
