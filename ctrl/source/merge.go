@@ -108,6 +108,8 @@ func (s *scanner) objects() *Objects {
 		}
 	}
 	objs.sortAll()
+	objs.keepLists(s.last)
+	s.last = objs
 	return objs
 }
 

@@ -27,6 +27,7 @@ type scanner struct {
 	dirty    bool      // a file was read or removed since
 	since    time.Time // since when something is being written; zero if not
 	problems []error
+	last     *Objects // the set that was delivered last
 }
 
 // file is one manifest file.
