@@ -148,7 +148,8 @@ func (k *Keeper) allocate(ctx context.Context, e *entry, want []netip.Addr) ([]n
 		return addrs, nil
 	}
 	if addrs, asked := k.ask(ctx, e, want); asked == nil || !Away(asked) {
-		return addrs, asked // it is back
+		e.Settled = false // what the first question has left is put right
+		return addrs, asked
 	}
 	return nil, fmt.Errorf("%w, and Calico's IPAM cannot be asked for another: %w", err, away)
 }

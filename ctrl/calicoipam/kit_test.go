@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -132,9 +133,20 @@ type node struct {
 }
 
 func newNode(t *testing.T, m calicoipam.Store, n int, clk *clock) *node {
-	w := &node{name: nodeName(n), dir: t.TempDir(), clk: clk, store: m}
+	w := &node{name: nodeName(n), dir: memoryDir(t), clk: clk, store: m}
 	w.start(t)
 	return w
+}
+
+// memoryDir is a directory in memory where there is such a place: the tests make
+// thousands of small files.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "calicoipam-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // start is a start of culvertd: what is on disk and the pods' records are there.
@@ -151,7 +163,7 @@ func (w *node) start(t *testing.T) {
 	}
 	w.Keeper, err = calicoipam.NewKeeper(calicoipam.KeeperConfig{
 		Config:   calicoipam.Config{Node: w.name, Store: w.store, Now: w.clk.now},
-		StateDir: w.dir, Local: w.local, Pods: w.list,
+		StateDir: w.dir, Local: w.local, Pods: w.list, Patience: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)
