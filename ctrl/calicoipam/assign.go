@@ -200,7 +200,7 @@ func (c *Client) give(ctx context.Context, b *block, r Request, pick picker) (ne
 
 // borrow gives an address of somebody else's block.
 func (c *Client) borrow(ctx context.Context, pools []pool, r Request, any picker) (netip.Addr, error) {
-	have, err := c.existing(ctx)
+	have, err := c.listBlocks(ctx)
 	if err != nil {
 		return netip.Addr{}, err
 	}

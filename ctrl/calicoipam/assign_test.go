@@ -288,3 +288,30 @@ func TestTunnels(t *testing.T) {
 	}
 	clean(t, m)
 }
+
+// What was seen of the blocks may be old: the create says whose a block is.
+func TestOldSight(t *testing.T) {
+	m, clk := cluster(2, pool("p", "10.1.0.0/24", 30)), newClock()
+	var sight []*source.IPAMBlock
+	c := calicoipam.NewClient(calicoipam.Config{Node: "node-1", Store: m, Now: clk.now, Blocks: func() []*source.IPAMBlock { return sight }})
+	for i := range 5 * 4 { // five blocks of node-0, which are where node-1 looks first
+		b := mustAssign(t, client(m, 1, clk), request("node-1", "look"))
+		mustSettle(t, client(m, 1, clk), calicoipam.Request{Handle: "k8s-pod-network.look"})
+		for _, kind := range []string{"IPAMBlock", "BlockAffinity"} {
+			for _, obj := range m.All(kind) {
+				if kind == "IPAMBlock" && field(obj, "spec", "affinity") == "host:node-1" || field(obj, "spec", "node") == "node-1" {
+					m.Drop(ref(kind, obj.GetName()))
+				}
+			}
+		}
+		mustAssign(t, client(m, 0, clk), request("node-0", fmt.Sprint(i), b))
+	}
+	block := func(cidr string) *source.IPAMBlock {
+		return &source.IPAMBlock{Spec: source.IPAMBlockSpec{CIDR: cidr}}
+	}
+	sight = []*source.IPAMBlock{block("10.1.0.0/30"), block("10.9.0.0/30")}
+	if a := mustAssign(t, c, request("node-1", "a")); strings.HasPrefix(a, "10.1.0.0") {
+		t.Errorf("given is %s", a)
+	}
+	clean(t, m)
+}

@@ -142,7 +142,7 @@ const maxReserved = 1 << 16
 // claimAny claims a free block of the pools, in Calico's order: from a place that the
 // node's name decides, round. errNoRoom: there is none.
 func (c *Client) claimAny(ctx context.Context, s *settings, pools []pool) (*block, error) {
-	have, err := c.existing(ctx)
+	have, err := c.known(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -159,22 +159,26 @@ func (c *Client) claimAny(ctx context.Context, s *settings, pools []pool) (*bloc
 				reserved--
 				continue
 			}
-			if _, exists := have[cidr]; exists {
+			if have[cidr] {
 				continue
 			}
 			b, err := c.claim(ctx, cidr)
 			if errors.Is(err, errTaken) {
-				have[cidr] = seen{cidr: cidr}
+				left++ // it was not known
 				continue
 			}
 			return b, err
 		}
 	}
-	return c.reclaim(ctx, s, pools, have)
+	return c.reclaim(ctx, s, pools)
 }
 
 // reclaim takes a block that another node has and does not use.
-func (c *Client) reclaim(ctx context.Context, s *settings, pools []pool, have map[netip.Prefix]seen) (*block, error) {
+func (c *Client) reclaim(ctx context.Context, s *settings, pools []pool) (*block, error) {
+	have, err := c.listBlocks(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for cidr, was := range have {
 		if !was.empty || was.free == 0 || was.node == "" || was.node == c.cfg.Node || was.age < reclaimAge || !inPools(pools, cidr) || s.wholeReserved(cidr) {
 			continue

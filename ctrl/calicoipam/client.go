@@ -20,7 +20,8 @@ type Config struct {
 	Node  string
 	Store Store
 	// Blocks are the cluster's IPAMBlocks as last seen, from which free blocks are
-	// guessed; nil, or nil returned: they are listed.
+	// guessed; of their specs cidr and affinity are enough. nil, or nil returned: they
+	// are listed.
 	Blocks func() []*source.IPAMBlock
 	// Taken reports addresses that a pod of this node has, whatever the blocks say;
 	// nil: none.
@@ -136,9 +137,8 @@ func (c *Client) written(obj *unstructured.Unstructured) (*block, error) {
 	return b, err
 }
 
-// seen is what is known of a block without reading it.
+// seen is what the list of all blocks says of one.
 type seen struct {
-	cidr  netip.Prefix
 	node  string
 	free  int
 	empty bool
@@ -146,27 +146,34 @@ type seen struct {
 	seq   uint64
 }
 
-// existing are the cluster's blocks, of which some may be outdated.
-func (c *Client) existing(ctx context.Context) (map[netip.Prefix]seen, error) {
-	all := map[netip.Prefix]seen{}
-	add := func(b *block) {
-		all[b.cidr] = seen{b.cidr, b.node(), len(b.spec.Unallocated), b.empty(), b.age(c.cfg.Now()), b.spec.SequenceNumber}
-	}
+// known are the prefixes of the cluster's blocks, of which some may be outdated.
+func (c *Client) known(ctx context.Context) (map[netip.Prefix]bool, error) {
+	all := map[netip.Prefix]bool{}
 	if objs := c.cfg.Blocks(); objs != nil {
 		for _, obj := range objs {
 			if cidr, what := source.ParseCIDR(obj.Spec.CIDR); what == "" {
-				add(&block{cidr: cidr, spec: obj.Spec})
+				all[cidr] = true
 			}
 		}
 		return all, nil
 	}
+	listed, err := c.listBlocks(ctx)
+	for cidr := range listed {
+		all[cidr] = true
+	}
+	return all, err
+}
+
+// listBlocks are the cluster's blocks as of now.
+func (c *Client) listBlocks(ctx context.Context) (map[netip.Prefix]seen, error) {
 	objs, err := c.cfg.Store.List(ctx, KindBlock, nil)
 	if err != nil {
 		return nil, fmt.Errorf("IPAMBlocks: %w", err)
 	}
+	all := map[netip.Prefix]seen{}
 	for _, obj := range objs {
 		if b, err := readBlock(obj); err == nil {
-			add(b)
+			all[b.cidr] = seen{b.node(), len(b.spec.Unallocated), b.empty(), b.age(c.cfg.Now()), b.spec.SequenceNumber}
 		}
 	}
 	return all, nil

@@ -38,6 +38,8 @@ type KeeperConfig struct {
 	Pods func() []Pod
 	// Tunnels are the tunnel addresses that the node has published; nil: none.
 	Tunnels func() []netip.Addr
+	// Changed is called when Conflicts are others than before; nil: nobody wants to know.
+	Changed func()
 	// Patience is how long an ADD waits for the API server before it takes an address
 	// of an own block; 0: five seconds.
 	Patience time.Duration
@@ -69,6 +71,7 @@ type Keeper struct {
 	full    bool  // the next pass looks at everything
 	resync  time.Time
 	leaks   map[string]time.Time // by handle and address: when it was first seen
+	told    []flavour.Conflict   // what Changed was called for
 
 	working sync.Mutex // one pass at a time
 }
@@ -80,6 +83,9 @@ func NewKeeper(cfg KeeperConfig) (*Keeper, error) {
 	}
 	if cfg.Tunnels == nil {
 		cfg.Tunnels = func() []netip.Addr { return nil }
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -108,7 +114,7 @@ func (k *Keeper) newEntry(p Pod) *entry {
 
 // Allocate gives a pod one address of every family, those of want or any. It is the
 // pod's in the blocks and in Local when it returns; while the API server is away, in
-// Local and on disk. Errors are those of ctrl/ipam, and others that pass.
+// Local and on disk. Errors are those of ctrl/ipam, ErrRefused, and those that are Away.
 func (k *Keeper) Allocate(ctx context.Context, p Pod, want []netip.Addr) ([]netip.Addr, error) {
 	e := k.newEntry(p)
 	k.mu.Lock()
@@ -151,7 +157,8 @@ func (k *Keeper) allocate(ctx context.Context, e *entry, want []netip.Addr) ([]n
 		e.Settled = false // what the first question has left is put right
 		return addrs, asked
 	}
-	return nil, fmt.Errorf("%w, and Calico's IPAM cannot be asked for another: %w", err, away)
+	// Away: what this node refuses, the cluster may have.
+	return nil, fmt.Errorf("%s, and Calico's IPAM cannot be asked: %w", err, away)
 }
 
 // ask has the addresses written to the blocks.

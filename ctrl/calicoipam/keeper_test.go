@@ -134,7 +134,7 @@ func TestKeeperAway(t *testing.T) {
 	if err := w.local.SetPools(nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.add(t.Context(), "d"); !calicoipam.Away(err) && !errors.Is(err, ipam.ErrNoCIDR) {
+	if _, err := w.add(t.Context(), "d"); !calicoipam.Away(err) {
 		t.Errorf("without a block: %v", err)
 	}
 	away(m, false)
@@ -162,12 +162,15 @@ func TestKeeperConflict(t *testing.T) {
 	if owner, _ := w.local.Owner(a); owner == "" {
 		t.Error("the pod has lost its address")
 	}
+	if w.changes != 1 {
+		t.Errorf("%d changes were told", w.changes)
+	}
 	clean(t, m)
 	// It ends when one of them goes.
 	mustSettle(t, client(m, 1, clk), calicoipam.Request{Handle: "k8s-pod-network.thief"})
 	clk.pass(time.Minute)
 	mustPass(t, w)
-	if owner(m, a) != "a" || len(w.Conflicts()) != 0 {
+	if owner(m, a) != "a" || len(w.Conflicts()) != 0 || w.changes != 2 {
 		t.Errorf("%s is of %q; conflicts %v", a, owner(m, a), w.Conflicts())
 	}
 	clean(t, m)

@@ -128,6 +128,8 @@ type node struct {
 	clk   *clock
 	store calicoipam.Store
 
+	changes int // that were told
+
 	mu   sync.Mutex
 	pods []calicoipam.Pod
 }
@@ -163,7 +165,7 @@ func (w *node) start(t *testing.T) {
 	}
 	w.Keeper, err = calicoipam.NewKeeper(calicoipam.KeeperConfig{
 		Config:   calicoipam.Config{Node: w.name, Store: w.store, Now: w.clk.now},
-		StateDir: w.dir, Local: w.local, Pods: w.list, Patience: time.Minute,
+		StateDir: w.dir, Local: w.local, Pods: w.list, Changed: func() { w.changes++ }, Patience: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -69,6 +69,7 @@ func (k *Keeper) Pass(ctx context.Context) error {
 	if problem == nil {
 		problem = unsettled
 	}
+	k.tell()
 	if ctx.Err() == nil {
 		k.setAway(nil)
 		if Away(problem) {
@@ -76,6 +77,18 @@ func (k *Keeper) Pass(ctx context.Context) error {
 		}
 	}
 	return problem
+}
+
+// tell calls Changed if the conflicts are others than before.
+func (k *Keeper) tell() {
+	now := k.Conflicts()
+	k.mu.Lock()
+	changed := !slices.Equal(now, k.told)
+	k.told = now
+	k.mu.Unlock()
+	if changed {
+		k.cfg.Changed()
+	}
 }
 
 func (k *Keeper) due() bool {

@@ -1,8 +1,10 @@
 package pods
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -129,7 +131,7 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 			}
 		}
 	}()
-	if rec.Addrs, err = m.cfg.IPAM.Allocate(key.String(), req.ips...); err != nil {
+	if rec.Addrs, err = m.allocate(rec, req.ips); err != nil {
 		return addressError(err)
 	}
 	m.update(p, rec)
@@ -152,6 +154,16 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 	}
 	m.saveHistory()
 	return nil
+}
+
+// allocate takes the pod's addresses: those that are asked for, or any.
+func (m *Manager) allocate(rec *Record, want []netip.Addr) ([]netip.Addr, error) {
+	if m.cfg.Cluster == nil {
+		return m.cfg.IPAM.Allocate(rec.keyString(), want...)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), allocateTimeout)
+	defer cancel()
+	return m.cfg.Cluster.Allocate(ctx, *rec, want)
 }
 
 // attachPort hands the pod to the dataplane.
