@@ -131,7 +131,7 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 			}
 		}
 	}()
-	if rec.Addrs, err = m.allocate(rec, req.ips); err != nil {
+	if rec.Addrs, err = m.allocate(rec, req); err != nil {
 		return addressError(err)
 	}
 	m.update(p, rec)
@@ -156,14 +156,19 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 	return nil
 }
 
-// allocate takes the pod's addresses: those that are asked for, or any.
-func (m *Manager) allocate(rec *Record, want []netip.Addr) ([]netip.Addr, error) {
+// allocate takes the pod's addresses: those that another IPAM plugin gave, those that
+// are asked for, or any.
+func (m *Manager) allocate(rec *Record, req *request) ([]netip.Addr, error) {
+	if len(req.given) > 0 {
+		addrs := slices.SortedFunc(slices.Values(req.given), netip.Addr.Compare) // IPv4 first
+		return addrs, m.cfg.IPAM.Reserve(rec.keyString(), addrs...)
+	}
 	if m.cfg.Cluster == nil {
-		return m.cfg.IPAM.Allocate(rec.keyString(), want...)
+		return m.cfg.IPAM.Allocate(rec.keyString(), req.ips...)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), allocateTimeout)
 	defer cancel()
-	return m.cfg.Cluster.Allocate(ctx, *rec, want)
+	return m.cfg.Cluster.Allocate(ctx, *rec, req.ips)
 }
 
 // attachPort hands the pod to the dataplane.

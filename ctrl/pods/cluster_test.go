@@ -71,3 +71,21 @@ func TestClusterIPAM(t *testing.T) {
 		mustBeEmpty(t, m, w)
 	}
 }
+
+// What another IPAM plugin gave is taken as it is, wherever it is.
+func TestGivenAddresses(t *testing.T) {
+	w := newWorld()
+	m := newManager(t, w, t.TempDir())
+	given := func(addrs ...string) func(*api.CNIRequest) {
+		return func(r *api.CNIRequest) { r.Given = addrs }
+	}
+	must(t, m, call(api.CNIAdd, "c1", "web", given("fd00:77::5/128", "10.77.0.5/32")))
+	if recs := m.List(); fmt.Sprint(recs[0].Addrs) != "[10.77.0.5 fd00:77::5]" {
+		t.Errorf("records %+v", recs)
+	}
+	mustAgree(t, m, w)
+	mustFail(t, m, call(api.CNIAdd, "c2", "other", given("10.77.0.5")), api.CNIAddressRefused, "in use by c1@eth0")
+	mustFail(t, m, call(api.CNIAdd, "c2", "other", given("10.77")), api.CNIInvalidConfig, "given by the IPAM plugin")
+	must(t, m, call(api.CNIDel, "c1", "web"))
+	mustBeEmpty(t, m, w)
+}
