@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward bench-tcp pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm clean clean-vm
+.PHONY: build test race demo bench bench-forward bench-tcp pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -18,6 +18,8 @@ BENCHFLAGS ?=
 VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
 VMTAGS ?= vm
 VMFLAGS ?=
+KUBEPACKAGES ?= ./internal/kubetest ./ctrl/kube/... ./internal/e2e
+KUBEFLAGS ?=
 
 # Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
 build:
@@ -40,6 +42,13 @@ test-vm: vm
 	$(GO) test -pgo=off -tags vmhost -count=1 -timeout 5m $(EXEC) ./internal/vm
 	CGO_ENABLED=0 $(GO) test -pgo=off -tags $(VMTAGS) -p 1 -count=1 -timeout 9m -run '^TestVM' \
 		-exec '$(SUDO) $(CURDIR)/bin/vm/vmexec' $(VMFLAGS) $(VMPACKAGES)
+
+# Tests against a real etcd and API server, which are built the first time:
+# docs/kube-tests.md. KUBEFLAGS='-v -run TestKubeServer' chooses.
+test-kube: deps
+	scripts/kube-binaries > /dev/null
+	CULVERT_KUBE=$$(scripts/kube-binaries) $(GO) test -pgo=off -tags kube -p 1 -count=1 -timeout 15m -run '^TestKube' \
+		$(EXEC) $(KUBEFLAGS) $(KUBEPACKAGES)
 
 # What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and
 # programs.
@@ -106,3 +115,7 @@ clean:
 # The kernel as well, which is fetched again when it is needed.
 clean-vm: clean
 	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/vm"
+
+# etcd and the API server as well, which are built again.
+clean-kube: clean
+	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/kube"

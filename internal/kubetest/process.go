@@ -1,0 +1,108 @@
+package kubetest
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is a program that serves over HTTP.
+type process struct {
+	name, path, log string
+	args            []string
+	cmd             *exec.Cmd
+	ended           chan struct{} // closed when the process is gone
+}
+
+// start starts the program and waits until url is answered with OK.
+func (p *process) start(url string, client *http.Client) error {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	p.cmd = exec.Command(p.path, p.args...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	p.ended = make(chan struct{})
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.ended)
+	}()
+	if err := p.wait(url, client); err != nil {
+		p.kill()
+		return fmt.Errorf("%s: %w:\n%s", p.name, err, p.tail())
+	}
+	return nil
+}
+
+func (p *process) wait(url string, client *http.Client) error {
+	if client == nil {
+		client = http.DefaultClient
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("ended: %s", p.cmd.ProcessState)
+		case <-ctx.Done():
+			return fmt.Errorf("not ready after %s", startTimeout)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// kill ends the process and waits until it is gone.
+func (p *process) kill() {
+	if p.cmd == nil || p.cmd.Process == nil || p.ended == nil {
+		return
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// tail is the end of what the program said.
+func (p *process) tail() string {
+	const most = 4096
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-most):])
+}
+
+// memory is what the process has resident, in bytes.
+func (p *process) memory(t testing.TB) int64 {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(data))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
