@@ -91,6 +91,9 @@ func printStatus(w io.Writer, s api.Status) {
 		stale = " (stale: its last version was not taken)"
 	}
 	row("source", "%s%s", s.Source, stale)
+	if len(s.Objects) > 0 {
+		row("objects", "%s", objects(s.Objects))
+	}
 	row("agent", "%s, started %s", orNA(s.Version), s.Started.UTC().Format(time.RFC3339))
 }
 
@@ -99,6 +102,23 @@ func nonZero(n int) string {
 		return ""
 	}
 	return strconv.Itoa(n)
+}
+
+// objects says how many there are of each kind, and when the source was last heard of.
+func objects(kinds []api.SourceObjects) string {
+	var words []string
+	var heard time.Time
+	for _, k := range kinds {
+		words = append(words, fmt.Sprintf("%s %d", k.Kind, k.Objects))
+		if k.Heard != nil && k.Heard.After(heard) {
+			heard = *k.Heard
+		}
+	}
+	text := strings.Join(words, ", ")
+	if !heard.IsZero() {
+		text += ", heard " + heard.UTC().Format(time.RFC3339)
+	}
+	return text
 }
 
 // merging is the word for whether the kernel merges an uplink's segments.

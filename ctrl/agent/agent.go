@@ -12,7 +12,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
@@ -51,7 +50,7 @@ type Agent struct {
 	program  *program.Programmer
 	ipam     *ipam.Allocator
 	pods     *pods.Manager
-	source   *source.Dir
+	source   source.Source
 	metrics  *metrics.Metrics
 	kept     *kept // with applying held
 	// calico is where Calico's blocks and addresses are written, and keeper who does
@@ -96,12 +95,10 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
-	dir, ok := cfg.Dir()
-	if !ok {
-		return nil, fmt.Errorf("source %s: this build reads manifest directories only; set source to dir:DIRECTORY", cfg.Source)
+	err := a.openSource()
+	if err != nil {
+		return nil, err
 	}
-	a.source = source.NewDir(dir, log)
-	var err error
 	if a.underlay, err = underlay.New(log, cfg.Uplinks); err != nil {
 		return nil, cfg.Errorf("uplinks", "%v", err)
 	}

@@ -52,6 +52,7 @@ func (a *Agent) Status() api.Status {
 			RingFull: map[string]uint64{"rx": in.Device.RxRingFull, "fill": in.Device.RxFillEmpty}}
 	}
 	s.Outer = a.outerStatus()
+	s.Objects = a.sourceObjects()
 	a.uplinkStatus(&s)
 	a.reasons(&s, d)
 	s.Ready = len(s.Reasons) == 0
@@ -253,9 +254,7 @@ func (a *Agent) Config() api.ConfigView {
 	for _, s := range a.cfg.Settings() {
 		v.Settings = append(v.Settings, api.Setting{Key: s.Key, Value: s.Value, From: s.From})
 	}
-	for _, f := range a.source.Files() {
-		v.Objects = append(v.Objects, api.ObjectSource{Name: f.Name, Objects: f.Objects, Error: f.Error})
-	}
+	v.Objects = a.sourceParts()
 	return v
 }
 

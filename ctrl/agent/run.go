@@ -242,7 +242,7 @@ func (a *Agent) report(problems []error) {
 	lines := make([]string, 0, len(problems))
 	for _, err := range problems {
 		lines = append(lines, err.Error())
-		a.log.Error("manifests", "cause", err.Error())
+		a.log.Error("source", "cause", err.Error())
 		a.metrics.SyncError("source")
 	}
 	a.mu.Lock()

@@ -29,11 +29,28 @@ type Status struct {
 	VTEP     *VTEP    `json:"vtep,omitempty"`
 	// Source is where the objects come from: dir:PATH or kube.
 	Source string `json:"source"`
+	// Objects says, by kind, what has been read of it.
+	Objects []SourceObjects `json:"objects"`
 	// Stale says that the last reading of the source failed and the tables
 	// are those of the reading before.
 	Stale   bool      `json:"stale"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+}
+
+// SourceObjects is what has been read of a kind of object. What only an API server has
+// is absent with manifests.
+type SourceObjects struct {
+	Kind    string `json:"kind"` // Node
+	Objects int    `json:"objects"`
+	// Version is the newest resource version that was seen, and Heard when the API
+	// server last sent something about the kind.
+	Version string     `json:"version,omitempty"`
+	Heard   *time.Time `json:"heard,omitempty"`
+	// Lists counts how often all were read, and Resumes how often a broken watch was
+	// taken up where it had been.
+	Lists   uint64 `json:"lists,omitempty"`
+	Resumes uint64 `json:"resumes,omitempty"`
 }
 
 // Intake is what pods' veths share for receiving.

@@ -103,6 +103,9 @@ func (c *Config) From(key string) string {
 // File is the configuration file's name, empty without one.
 func (c *Config) File() string { return c.file }
 
+// SourceKube is the source that is an API server.
+const SourceKube = "kube"
+
 // Dir is the manifest directory of a dir: source.
 func (c *Config) Dir() (path string, ok bool) {
 	return strings.CutPrefix(c.Source, dirScheme)

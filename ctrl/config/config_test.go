@@ -80,7 +80,7 @@ func TestDocumentedExampleIsTheDefaults(t *testing.T) {
 
 func TestEveryValueArrives(t *testing.T) {
 	c, err := Parse("c.yaml", []byte(`
-source: dir:manifests
+source: kube
 kubeconfig: /root/.kube/config
 mode: native
 uplinks:
@@ -104,7 +104,7 @@ node: a.b-1
 		t.Fatal(err)
 	}
 	want := &Config{
-		Node: "a.b-1", Source: "dir:manifests", Kubeconfig: "/root/.kube/config", Mode: "native", Uplinks: []string{"ens3", "ens4"},
+		Node: "a.b-1", Source: "kube", Kubeconfig: "/root/.kube/config", Mode: "native", Uplinks: []string{"ens3", "ens4"},
 		Native: Native{"vxlan", false, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/48")}},
 		VXLAN:  VXLAN{1<<24 - 1, 8472}, MTU: 8950, MSSClamp: true, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
 		Flows: Flows{1000000}, Socket: "/tmp/c.sock", StateDir: "/tmp/state", Listen: "[::]:0",
@@ -112,6 +112,12 @@ node: a.b-1
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	if dir, ok := c.Dir(); ok {
+		t.Errorf("directory %q", dir)
+	}
+	if c, err = Parse("c.yaml", []byte("source: dir:manifests\nnode: n\n"), nil); err != nil {
+		t.Fatal(err)
 	}
 	if dir, ok := c.Dir(); !ok || dir != "manifests" {
 		t.Errorf("directory %q, %v", dir, ok)

@@ -47,9 +47,6 @@ func (c *Config) finish(environ []string) (*Config, error) {
 	if err := c.contradictions(); err != nil {
 		return nil, err
 	}
-	if err := c.notBuilt(); err != nil {
-		return nil, err
-	}
 	return c, nil
 }
 

@@ -74,10 +74,10 @@ var mistakes = []struct{ in, want string }{
 	{"listen: 127.0.0.1\n", `1: listen: "127.0.0.1" is no address to listen on; write HOST:PORT such as 127.0.0.1:9476`},
 	{"listen: 127.0.0.1:metrics\n", `1: listen: port "metrics" is out of range; write a number from 0 to 65535`},
 	{"listen: worker-1:9476\n", `1: listen: host "worker-1" is no IP address; write one of this node's addresses, or nothing for all`},
-	// Contradictions, and what is not there yet.
+	// Contradictions.
 	{"xdp:\n  mode: generic\n  zeroCopy: on\n", "3: xdp.zeroCopy: on needs the driver's own XDP, xdp.mode is generic; set zeroCopy to auto or mode to native"},
 	{"native:\n  crossSubnet: true\n  encap: none\n", "2: native.crossSubnet: true says when to tunnel, native.encap none never does; set crossSubnet to false or encap to vxlan"},
-	{"source: kube\n", "1: source: kube is not in this version of culvertd; use dir:PATH"},
+	{"source: dir:/m\nkubeconfig: /k\n", "2: kubeconfig: /k says how to reach an API server, and source is dir:/m; remove it, or set source to kube"},
 }
 
 func TestMistakesInTheFile(t *testing.T) {
@@ -101,7 +101,7 @@ func TestMistakesInTheEnvironment(t *testing.T) {
 		{"CULVERT_UPLINKS=eth0,,eth1", "CULVERT_UPLINKS: uplinks[1]: an empty name; write a device name such as eth0"},
 		{"CULVERT_NATIVE_CROSS_SUBNET=yes", `CULVERT_NATIVE_CROSS_SUBNET: native.crossSubnet: "yes" is no truth value; write true or false`},
 		{"CULVERT_NATIVE_CLUSTERCIDRS=10.0.0.0/8,10.1.0.0/16", "CULVERT_NATIVE_CLUSTERCIDRS: native.clusterCIDRs[1]: 10.1.0.0/16 overlaps 10.0.0.0/8, which is clusterCIDRs[0]; keep one of them"},
-		{"CULVERT_SOURCE=kube", "CULVERT_SOURCE: source: kube is not in this version of culvertd; use dir:PATH"},
+		{"CULVERT_KUBECONFIG=/k", "CULVERT_KUBECONFIG: kubeconfig: /k says how to reach an API server, and source is dir:/etc/culvert/manifests; remove it, or set source to kube"},
 		{"CULVERT_STATEDIR=/a CULVERT_STATE_DIR=/b", "CULVERT_STATE_DIR: stateDir: differs from CULVERT_STATEDIR, which sets the same key; set one of them"},
 	} {
 		_, err := Parse("c.yaml", nil, append(strings.Fields(c.env), "NODE_NAME=n"))

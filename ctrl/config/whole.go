@@ -31,13 +31,8 @@ func (c *Config) contradictions() error {
 	if c.Native.Encap == "none" && c.Native.CrossSubnet {
 		return c.Errorf("native.crossSubnet", "true says when to tunnel, native.encap none never does; set crossSubnet to false or encap to vxlan")
 	}
-	return nil
-}
-
-// notBuilt refuses what the contract has and this version has not.
-func (c *Config) notBuilt() error {
-	if c.Source == "kube" {
-		return c.Errorf("source", "kube is not in this version of culvertd; use dir:PATH")
+	if c.Kubeconfig != "" && c.Source != SourceKube {
+		return c.Errorf("kubeconfig", "%s says how to reach an API server, and source is %s; remove it, or set source to kube", c.Kubeconfig, c.Source)
 	}
 	return nil
 }

@@ -40,7 +40,14 @@ func NewClient(kubeconfig, userAgent string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent, config.QPS, config.Burst = userAgent, queriesPerSecond, burst
+	config.UserAgent = userAgent
+	return clientFor(config)
+}
+
+// clientFor prepares requests with a configuration of client-go's.
+func clientFor(config *rest.Config) (*Client, error) {
+	config.QPS, config.Burst = queriesPerSecond, burst
+	var err error
 	c := &Client{config: config}
 	proto := rest.CopyConfig(config)
 	proto.AcceptContentTypes, proto.ContentType = "application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf"

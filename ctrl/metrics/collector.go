@@ -38,6 +38,9 @@ var (
 	pods       = describe("pods", "Pods attached to this node.")
 	ready      = describe("ready", "1 while the node carries pod traffic as configured.")
 	stale      = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
+	objects    = describe("source_objects", "Objects in force, by kind.", "kind")
+	lists      = describe("source_lists_total", "Times that all objects of a kind were read from the API server: once, and whenever it has forgotten what was seen last.", "kind")
+	resumes    = describe("source_watch_resumes_total", "Times that a watch of the API server ended and was taken up where it had been.", "kind")
 	busy       = describe("worker_busy_ratio", "Part of the last second that a worker had frames to handle.", "worker")
 	burstSize  = describe("worker_burst_size", "Frames a worker received at once.", "worker")
 	sleeps     = describe("worker_sleeps_total", "Times a worker waited for input.", "worker")
@@ -53,7 +56,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
-		routes, peers, outerErrs, outerFrags, narrowed, pods, ready, stale, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		routes, peers, outerErrs, outerFrags, narrowed, pods, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
 	} {
 		ch <- d
 	}
@@ -74,6 +77,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, pods, float64(s.Pods))
 	gauge(ch, ready, oneIf(s.Ready))
 	gauge(ch, stale, oneIf(s.Stale))
+	for _, k := range s.Objects {
+		gauge(ch, objects, float64(k.Objects), k.Kind)
+		if k.Heard != nil {
+			counter(ch, lists, k.Lists, k.Kind)
+			counter(ch, resumes, k.Resumes, k.Kind)
+		}
+	}
 	if s.Intake != nil {
 		for ring, n := range s.Intake.RingFull {
 			counter(ch, ringFull, n, "intake", ring)

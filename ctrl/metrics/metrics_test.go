@@ -86,6 +86,16 @@ culvert_routes{kind="local"} 1
 culvert_routes{kind="pod"} 1
 culvert_routes{kind="reject"} 1
 culvert_routes{kind="vxlan"} 1
+# HELP culvert_source_lists_total Times that all objects of a kind were read from the API server: once, and whenever it has forgotten what was seen last.
+# TYPE culvert_source_lists_total counter
+culvert_source_lists_total{kind="Node"} 2
+# HELP culvert_source_objects Objects in force, by kind.
+# TYPE culvert_source_objects gauge
+culvert_source_objects{kind="ConfigMap"} 1
+culvert_source_objects{kind="Node"} 3
+# HELP culvert_source_watch_resumes_total Times that a watch of the API server ended and was taken up where it had been.
+# TYPE culvert_source_watch_resumes_total counter
+culvert_source_watch_resumes_total{kind="Node"} 5
 # HELP culvert_umem_frames Frames of a worker's memory.
 # TYPE culvert_umem_frames gauge
 culvert_umem_frames{worker="0"} 16384

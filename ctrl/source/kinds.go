@@ -26,6 +26,7 @@ type kind struct {
 	// check finds values of the right type that cannot be meant.
 	check func(metav1.Object) *finding
 	add   func(*Objects, metav1.Object)
+	count func(*Objects) int
 }
 
 // kindOf describes a kind by its type T, whose objects belong in list.
@@ -40,6 +41,7 @@ func kindOf[T any, P interface {
 		make:       func() metav1.Object { return P(new(T)) },
 		check:      func(o metav1.Object) *finding { return check(o.(P)) },
 		add:        func(all *Objects, o metav1.Object) { l := list(all); *l = append(*l, o.(P)) },
+		count:      func(all *Objects) int { return len(*list(all)) },
 	}
 }
 
@@ -67,6 +69,42 @@ func findKind(apiVersion, name string) *kind {
 		}
 	}
 	return nil
+}
+
+// Count is how many objects of a kind there are.
+type Count struct {
+	Kind    string
+	Objects int
+}
+
+// Counts are those of the kinds of which there are some, in the order of their names.
+func (o *Objects) Counts() (counts []Count) {
+	for _, k := range kinds {
+		if n := k.count(o); n > 0 {
+			counts = append(counts, Count{k.name, n})
+		}
+	}
+	slices.SortFunc(counts, func(a, b Count) int { return cmp.Compare(a.Kind, b.Kind) })
+	return counts
+}
+
+// Check finds what cannot be meant in an object of one of the kinds of Objects: its
+// key, such as spec.podCIDRs[0], and what is wrong with it and what to do. Both are
+// empty for an object that is fine, and of a kind that Culvert does not know.
+func Check(o metav1.Object) (key, what string) {
+	name := reflect.TypeOf(o).Elem().Name()
+	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })
+	if i < 0 {
+		return "", ""
+	}
+	f := checkMeta(&kinds[i], o)
+	if f == nil {
+		f = kinds[i].check(o)
+	}
+	if f == nil {
+		return "", ""
+	}
+	return keyOf("", f.at), f.what
 }
 
 // scheme knows every kind of the groups that Kubernetes itself defines and

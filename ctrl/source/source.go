@@ -1,5 +1,6 @@
 // Package source delivers the Kubernetes objects that Culvert acts on, whether
-// from a directory of manifests or, with the same types, from an API server.
+// from a directory of manifests or, with the same types, from an API server,
+// whose objects ctrl/kube reads and Check checks.
 //
 // A source yields whole sets: each *Objects is complete, consistent and
 // immutable. What is wrong at the source never reaches the set; it is reported

@@ -101,7 +101,7 @@ func (c *cluster) stopCleanly(n *lab.Node) {
 		c.t.Error(err)
 	}
 	for line := range strings.Lines(string(log)) {
-		if strings.Contains(line, "msg=manifests") || strings.Contains(line, "another XDP program is on the device") {
+		if strings.Contains(line, "msg=source") || strings.Contains(line, "another XDP program is on the device") {
 			continue // a mistake that a test made on purpose
 		}
 		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "panic:") || strings.Contains(line, "DATA RACE") {

@@ -51,6 +51,7 @@ func New() *Agent {
 			Peers:   1, Pods: 2, Routes: 5, Flows: 3, PodCIDRs: []string{"10.244.1.0/24"},
 			VTEP:   &api.VTEP{MAC: "66:20:5a:11:9c:0e", Address: "10.244.1.0", Local: "192.168.0.41", VNI: 4096, Port: 4789},
 			Source: "dir:/etc/culvert/manifests", Version: "v0.1.0",
+			Objects: []api.SourceObjects{{Kind: "ConfigMap", Objects: 1}, {Kind: "Node", Objects: 3, Version: "4711", Heard: new(time.Date(2026, 1, 2, 3, 5, 6, 0, time.UTC)), Lists: 2, Resumes: 5}},
 			Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		},
 		PortList: []api.Port{
