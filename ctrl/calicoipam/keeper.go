@@ -158,7 +158,7 @@ func (k *Keeper) allocate(ctx context.Context, e *entry, want []netip.Addr) ([]n
 		return addrs, asked
 	}
 	// Away: what this node refuses, the cluster may have.
-	return nil, fmt.Errorf("%s, and Calico's IPAM cannot be asked: %w", err, away)
+	return nil, fmt.Errorf("%s, and Calico's IPAM cannot be asked: %w", err.Error(), away)
 }
 
 // ask has the addresses written to the blocks.
@@ -186,7 +186,9 @@ func (k *Keeper) ask(ctx context.Context, e *entry, want []netip.Addr) ([]netip.
 func (k *Keeper) flush(ctx context.Context, want []netip.Addr) {
 	for _, e := range k.list() {
 		if e.Release && slices.ContainsFunc(want, func(a netip.Addr) bool { return slices.Contains(e.Addrs, a) }) {
-			k.settle(ctx, e)
+			if err := k.settle(ctx, e); err != nil {
+				return // who asks hears of it
+			}
 		}
 	}
 }

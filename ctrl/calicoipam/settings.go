@@ -112,9 +112,10 @@ func (c *Client) readReservations(ctx context.Context, s *settings) error {
 }
 
 func (c *Client) readPools(ctx context.Context, s *settings) error {
-	node, err := c.cfg.Store.Get(ctx, source.Ref{Kind: KindNode, Name: c.cfg.Node})
+	ref := source.Ref{Kind: KindNode, Name: c.cfg.Node}
+	node, err := c.cfg.Store.Get(ctx, ref)
 	if err != nil {
-		return fmt.Errorf("Node %s: %w", c.cfg.Node, err)
+		return fmt.Errorf("%s: %w", ref, err)
 	}
 	objs, err := c.cfg.Store.List(ctx, KindPool, nil)
 	if err != nil {
@@ -201,12 +202,13 @@ func (c *Client) forPods(ctx context.Context, s *settings, v6 bool, namespace st
 }
 
 func (c *Client) namespaceLabels(ctx context.Context, namespace string) (map[string]string, error) {
-	obj, err := c.cfg.Store.Get(ctx, source.Ref{Kind: KindNamespace, Name: namespace})
+	ref := source.Ref{Kind: KindNamespace, Name: namespace}
+	obj, err := c.cfg.Store.Get(ctx, ref)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("Namespace %s: %w", namespace, err)
+		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
 	return obj.GetLabels(), nil
 }

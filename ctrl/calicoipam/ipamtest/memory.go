@@ -28,7 +28,7 @@ type Memory struct {
 	calls   int
 	// Fail is asked before every call, with its number from 0: what it returns is the
 	// call's error. applied: the call is carried out all the same.
-	Fail func(call int, what string) (err error, applied bool) //nolint:revive // the error is not this function's own
+	Fail func(call int, what string) (err error, applied bool)
 }
 
 var _ calicoipam.Store = (*Memory)(nil)
