@@ -59,12 +59,21 @@ func (f *feed) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		wait := time.NewTimer(f.lost(err, time.Since(start)))
+		wait, back := f.lost(err, time.Since(start))
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			wait.Stop()
+			timer.Stop()
 			return
-		case <-wait.C:
+		case <-timer.C:
+		case <-back:
+			timer.Reset(time.Duration(f.random() * float64(resumeWithin)))
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
 		}
 	}
 }
@@ -116,13 +125,21 @@ func (f *feed) heard() {
 	defer f.mu.Unlock()
 	f.heardAt = time.Now()
 	if !f.since.IsZero() {
+		if f.away() && f.failures > 1 {
+			close(f.back)
+			f.back = make(chan struct{})
+		}
 		f.since, f.err = time.Time{}, nil
 		f.signal()
 	}
 }
 
-// lost notes why a list or watch ended, after so long, and returns how long to wait.
-func (f *feed) lost(err error, lasted time.Duration) time.Duration {
+// away reports whether the API server did not answer. The lock is held.
+func (f *feed) away() bool { return f.err != nil && !answered(f.err) }
+
+// lost notes why a list or watch ended, after so long, and returns how long to wait,
+// or until the API server that is away has answered about another kind.
+func (f *feed) lost(err error, lasted time.Duration) (wait time.Duration, back <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	connected := f.since.IsZero() // until now
@@ -151,7 +168,7 @@ func (f *feed) lost(err error, lasted time.Duration) time.Duration {
 	if f.err != nil || !connected {
 		f.signal()
 	}
-	wait := time.Duration(f.random() * float64(spread))
+	wait = time.Duration(f.random() * float64(spread))
 	if f.failures > 0 {
 		step := min(firstWait<<min(f.failures-1, 10), longestWait)
 		wait = max(wait, step/2+time.Duration(f.random()*float64(step)))
@@ -159,7 +176,10 @@ func (f *feed) lost(err error, lasted time.Duration) time.Duration {
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 		wait = max(wait, min(time.Duration(seconds)*time.Second, longestWait)+wait/2)
 	}
-	return wait
+	if f.away() {
+		back = f.back
+	}
+	return wait, back
 }
 
 // answered reports whether an error is what the API server said, and not that it went away.

@@ -40,7 +40,7 @@ func NewClient(kubeconfig, userAgent string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = userAgent
+	config.UserAgent, config.WarningHandler = userAgent, rest.NoWarnings{}
 	return clientFor(config)
 }
 

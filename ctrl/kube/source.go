@@ -41,6 +41,7 @@ type Source struct {
 	group          sync.WaitGroup // the feeds
 
 	mu     sync.Mutex
+	back   chan struct{} // closed, and made anew, when the API server is there again
 	stores []*store // of all kinds, whether they are there or not
 	feeds  []*feed  // nil where there is none; as stores
 	// planned: the CustomResourceDefinitions have been looked at.
@@ -57,7 +58,7 @@ func NewSource(client *Client, opt SourceOptions) *Source {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{client: client, opt: opt, log: opt.Log.With("source", "kube"), wake: make(chan struct{}, 1), last: &source.Objects{}}
+	s := &Source{client: client, opt: opt, log: opt.Log.With("source", "kube"), wake: make(chan struct{}, 1), back: make(chan struct{}), last: &source.Objects{}}
 	s.always, s.custom = kindsOf(opt.Mode)
 	kinds := slices.Concat(s.always, s.custom)
 	s.state = newState(client, opt, kinds)

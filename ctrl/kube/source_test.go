@@ -253,6 +253,29 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+// What is read of a kind shows the others that the API server is back.
+func TestBackTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := calicoCluster(t, "crd.projectcalico.org", "v1")
+		r := start(t, api, "auto", "")
+		time.Sleep(time.Minute)
+		api.stop(errRefused)
+		time.Sleep(time.Hour)
+		api.stop(nil)
+		api.took()
+		for len(api.took()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(shortest + resumeWithin + shortest + 10*time.Millisecond)
+		for _, k := range r.src.Kinds() {
+			if k.Error != "" {
+				t.Errorf("%s: %s", k.Kind, k.Error)
+			}
+		}
+		r.wantWrong()
+	})
+}
+
 // One that answers nothing at all is away, too.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
