@@ -315,3 +315,26 @@ func TestOldSight(t *testing.T) {
 	}
 	clean(t, m)
 }
+
+// A block that has lost its affinity, as others see it, gets it back; one that is gone
+// since it was seen does not come back.
+func TestLostAffinity(t *testing.T) {
+	m, clk := cluster(2, pool("p", "10.1.0.0/24", 30)), newClock()
+	mustAssign(t, client(m, 0, clk), request("node-0", "a"))
+	cidr, affinity := field(m.All("IPAMBlock")[0], "spec", "cidr"), "host:node-0"
+	m.Drop(ref("BlockAffinity", m.All("BlockAffinity")[0].GetName()))
+	gone := "10.1.0.252/30"
+	if cidr == gone {
+		gone = "10.1.0.248/30"
+	}
+	w := newNode(t, m, 0, clk)
+	w.sight = []*source.IPAMBlock{
+		{Spec: source.IPAMBlockSpec{CIDR: cidr, Affinity: &affinity}}, {Spec: source.IPAMBlockSpec{CIDR: gone, Affinity: &affinity}},
+	}
+	w.start(t)
+	mustPass(t, w)
+	clean(t, m)
+	if n := len(m.All("BlockAffinity")); n != 1 {
+		t.Errorf("%d affinities", n)
+	}
+}

@@ -32,7 +32,7 @@ func life(t *testing.T, m *ipamtest.Memory, w *node) {
 	for _, p := range []string{"p2", "p3", "late"} {
 		w.del(t, p)
 	}
-	w.clk.pass(11 * time.Minute)
+	w.clk.pass(20 * time.Minute)
 	_ = w.Pass(ctx)
 }
 
@@ -74,7 +74,7 @@ func TestCrashAnywhere(t *testing.T) {
 			w.start(t)
 			w.clk.pass(time.Minute)
 			mustPass(t, w)
-			w.clk.pass(6 * time.Minute)
+			w.clk.pass(20 * time.Minute)
 			mustPass(t, w)
 			clean(t, m)
 			whole(t, m, w)

@@ -48,7 +48,7 @@ type KeeperConfig struct {
 // Times of a Keeper.
 const (
 	patience    = 5 * time.Second
-	resyncEvery = 5 * time.Minute
+	resyncEvery = 15 * time.Minute // thousands of nodes do it
 	firstRetry  = time.Second
 	lastRetry   = 30 * time.Second
 	// leakGrace is how long an address is seen without its pod before it is released.

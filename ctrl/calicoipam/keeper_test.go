@@ -274,6 +274,7 @@ func TestSpareBlocks(t *testing.T) {
 		t.Errorf("%d blocks: some were given up at once", n)
 	}
 	clk.pass(11 * time.Minute)
+	w.Look()
 	mustPass(t, w)
 	if n := len(m.All("IPAMBlock")); n != 1 {
 		t.Errorf("%d blocks are left", n)

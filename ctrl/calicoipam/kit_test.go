@@ -129,6 +129,7 @@ type node struct {
 	store calicoipam.Store
 
 	changes int // that were told
+	sight   []*source.IPAMBlock
 
 	mu   sync.Mutex
 	pods []calicoipam.Pod
@@ -164,7 +165,7 @@ func (w *node) start(t *testing.T) {
 		}
 	}
 	w.Keeper, err = calicoipam.NewKeeper(calicoipam.KeeperConfig{
-		Config:   calicoipam.Config{Node: w.name, Store: w.store, Now: w.clk.now},
+		Config:   calicoipam.Config{Node: w.name, Store: w.store, Now: w.clk.now, Blocks: func() []*source.IPAMBlock { return w.sight }},
 		StateDir: w.dir, Local: w.local, Pods: w.list, Changed: func() { w.changes++ }, Patience: time.Minute,
 	})
 	if err != nil {

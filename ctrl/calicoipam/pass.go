@@ -71,9 +71,10 @@ func (k *Keeper) Pass(ctx context.Context) error {
 	}
 	k.tell()
 	if ctx.Err() == nil {
-		k.setAway(nil)
 		if Away(problem) {
 			k.setAway(problem)
+		} else {
+			k.setAway(nil)
 		}
 	}
 	return problem

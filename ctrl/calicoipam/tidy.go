@@ -26,11 +26,14 @@ func (c *Client) tidy(ctx context.Context) ([]*block, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.adoptBlocks(ctx); err != nil {
-		return nil, err
-	}
 	own, err := c.affinities(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.adoptBlocks(ctx, own); err != nil {
+		return nil, err
+	}
+	if own, err = c.affinities(ctx); err != nil {
 		return nil, err
 	}
 	var blocks []*block
@@ -63,17 +66,19 @@ func (c *Client) tidyBlock(ctx context.Context, s *settings, a affinity) (*block
 }
 
 // adoptBlocks gives this node's blocks that have lost their affinity a new one.
-func (c *Client) adoptBlocks(ctx context.Context) error {
+func (c *Client) adoptBlocks(ctx context.Context, own []affinity) error {
+	known := map[netip.Prefix]bool{}
+	for _, a := range own {
+		known[a.cidr] = true
+	}
 	for _, obj := range c.cfg.Blocks() {
 		cidr, what := source.ParseCIDR(obj.Spec.CIDR)
-		if what != "" || obj.Spec.Affinity == nil || *obj.Spec.Affinity != hostAffinity(c.cfg.Node) {
+		if what != "" || known[cidr] || obj.Spec.Affinity == nil || *obj.Spec.Affinity != hostAffinity(c.cfg.Node) {
 			continue
 		}
-		_, err := c.cfg.Store.Get(ctx, affinityRef(c.cfg.Node, cidr))
-		if errors.Is(err, ErrNotFound) {
-			if _, err = c.getBlock(ctx, cidr); err == nil {
-				_, err = c.claim(ctx, cidr)
-			}
+		b, err := c.getBlock(ctx, cidr) // it may be gone since it was seen
+		if err == nil && b.node() == c.cfg.Node {
+			_, err = c.claim(ctx, cidr)
 		}
 		if err != nil && !again(err) {
 			return err
