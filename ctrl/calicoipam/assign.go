@@ -132,6 +132,9 @@ func (c *Client) notFree(s *settings) func(netip.Addr) bool {
 // or the block is not this node's any more.
 func (c *Client) assignFrom(ctx context.Context, a affinity, r Request, pick picker) (netip.Addr, error) {
 	b := c.blocks[a.cidr]
+	if a.spec.State != confirmed {
+		b = nil // somebody was about to take it
+	}
 	for range tries {
 		if b == nil {
 			var err error
