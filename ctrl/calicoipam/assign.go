@@ -88,7 +88,7 @@ func (c *Client) Assign(ctx context.Context, r Request) (given []netip.Addr, err
 // assignAny gives an address of an own block, else of a new one, else of another
 // node's if that is allowed.
 func (c *Client) assignAny(ctx context.Context, s *settings, pools []pool, r Request, v6 bool) (netip.Addr, error) {
-	any := func(b *block) (netip.Addr, bool) { return b.next(c.notFree(s)) }
+	first := func(b *block) (netip.Addr, bool) { return b.next(c.notFree(s)) }
 	own, err := c.affinities(ctx)
 	if err != nil {
 		return netip.Addr{}, err
@@ -99,7 +99,7 @@ func (c *Client) assignAny(ctx context.Context, s *settings, pools []pool, r Req
 			continue
 		}
 		blocks++
-		got, err := c.assignFrom(ctx, a, r, any)
+		got, err := c.assignFrom(ctx, a, r, first)
 		if err == nil || !errors.Is(err, errNoRoom) {
 			return got, err
 		}
@@ -111,7 +111,7 @@ func (c *Client) assignAny(ctx context.Context, s *settings, pools []pool, r Req
 	if s.claims {
 		b, err := c.claimAny(ctx, s, pools)
 		if err == nil {
-			return c.give(ctx, b, r, any)
+			return c.give(ctx, b, r, first)
 		}
 		if !errors.Is(err, errNoRoom) {
 			return netip.Addr{}, err
@@ -120,7 +120,7 @@ func (c *Client) assignAny(ctx context.Context, s *settings, pools []pool, r Req
 	if s.strict {
 		return netip.Addr{}, fmt.Errorf("%w: no block of its pools is free, and strictAffinity forbids to borrow", exhausted)
 	}
-	return c.borrow(ctx, pools, r, any)
+	return c.borrow(ctx, pools, r, first)
 }
 
 // notFree are addresses that are given to nobody, whatever the blocks say.
@@ -202,7 +202,7 @@ func (c *Client) give(ctx context.Context, b *block, r Request, pick picker) (ne
 }
 
 // borrow gives an address of somebody else's block.
-func (c *Client) borrow(ctx context.Context, pools []pool, r Request, any picker) (netip.Addr, error) {
+func (c *Client) borrow(ctx context.Context, pools []pool, r Request, first picker) (netip.Addr, error) {
 	have, err := c.listBlocks(ctx)
 	if err != nil {
 		return netip.Addr{}, err
@@ -222,7 +222,7 @@ func (c *Client) borrow(ctx context.Context, pools []pool, r Request, any picker
 		}
 		var a netip.Addr
 		if err == nil {
-			a, err = c.give(ctx, b, r, any)
+			a, err = c.give(ctx, b, r, first)
 		}
 		if err == nil || Away(err) {
 			return a, err

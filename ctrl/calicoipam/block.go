@@ -246,7 +246,9 @@ func (b *block) release(match func(holder) bool) (n int) {
 		}
 		ord := b.ordinal(h.addr)
 		b.spec.Allocations[ord] = nil
-		b.spec.Unallocated = append(b.spec.Unallocated, ord)
+		if !slices.Contains(b.spec.Unallocated, ord) {
+			b.spec.Unallocated = append(b.spec.Unallocated, ord)
+		}
 		delete(b.spec.SequenceNumberForAllocation, strconv.Itoa(ord))
 		n++
 	}

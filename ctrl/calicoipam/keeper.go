@@ -285,16 +285,27 @@ func (k *Keeper) Conflicts() (all []flavour.Conflict) {
 // Problem says why this node's blocks are not in order; empty: they are.
 func (k *Keeper) Problem() string {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := cmpOr(k.away, k.problem); err != nil {
-		return "Calico's IPAM: " + err.Error()
+	problem := k.away
+	if problem == nil {
+		problem = k.problem
 	}
-	return ""
+	k.mu.Unlock()
+	if problem == nil {
+		problem = k.unsettled()
+	}
+	if problem == nil {
+		return ""
+	}
+	return "Calico's IPAM: " + problem.Error()
 }
 
-func cmpOr(a, b error) error {
-	if a != nil {
-		return a
+// unsettled is why a pod's address cannot be recorded, but for conflicts.
+func (k *Keeper) unsettled() error {
+	var taken *TakenError
+	for _, e := range k.list() {
+		if e.conflict != nil && !errors.As(e.conflict, &taken) {
+			return fmt.Errorf("pod %s/%s: %w", e.Attrs["namespace"], e.Attrs["pod"], e.conflict)
+		}
 	}
-	return b
+	return nil
 }

@@ -313,6 +313,27 @@ func TestRefusedIsNotAway(t *testing.T) {
 	clean(t, m)
 }
 
+// A pod whose pool is gone keeps its address, and status says why it is nowhere recorded.
+func TestPoolIsGone(t *testing.T) {
+	m, clk := cluster(1, pool("p", "10.1.0.0/24", 26)), newClock()
+	w := newNode(t, m, 0, clk)
+	w.pods = []calicoipam.Pod{w.pod("a")}
+	w.pods[0].Addrs = []netip.Addr{netip.MustParseAddr("10.7.0.1")}
+	if err := w.Pass(t.Context()); err == nil || calicoipam.Away(err) {
+		t.Errorf("the pass: %v", err)
+	}
+	if p := w.Problem(); !strings.Contains(p, "pod default/a: address 10.7.0.1 refused: it is in no IPPool") || len(w.Conflicts()) != 0 {
+		t.Errorf("problem %q, conflicts %v", p, w.Conflicts())
+	}
+	m.Put(pool("old", "10.7.0.0/24", 26, "disabled", true))
+	m.Put(object("IPAMBlock", "10-7-0-0-30", map[string]any{"cidr": "10.7.0.0/30"})) // nonsense, which is nobody's
+	clk.pass(time.Minute)
+	_ = w.Pass(t.Context())
+	if p := w.Problem(); !strings.Contains(p, "is not for this node") {
+		t.Errorf("problem %q", p)
+	}
+}
+
 // Run does what is owed without being asked again.
 func TestRun(t *testing.T) {
 	m, clk := cluster(1, pool("p", "10.1.0.0/24", 26)), newClock()
