@@ -242,11 +242,12 @@ func (c *Client) assignThis(ctx context.Context, s *settings, r Request, a netip
 		return &ipam.RefusedError{Addr: a, Why: "it is in no IPPool"}
 	}
 	cidr := p.blockOf(a)
-	b := c.blocks[cidr]
+	b, fresh := c.blocks[cidr], false
 	for range tries {
 		var err error
-		if b == nil {
+		if b == nil || !fresh && b.attributes(b.ordinal(a)) != nil { // who has it is not said by memory
 			b, err = c.blockAt(ctx, s, p, cidr, a)
+			fresh = true
 		}
 		if err != nil {
 			return err

@@ -49,6 +49,7 @@ type KeeperConfig struct {
 const (
 	patience    = 5 * time.Second
 	resyncEvery = 15 * time.Minute // thousands of nodes do it
+	lookTimeout = time.Minute
 	firstRetry  = time.Second
 	lastRetry   = 30 * time.Second
 	// leakGrace is how long an address is seen without its pod before it is released.

@@ -134,6 +134,9 @@ func (k *Keeper) settle(ctx context.Context, e *entry) error {
 		return nil // its ADD is on its way
 	}
 	done := false
+	// Nobody waits for an API server that does not answer: ADDs have their turn, too.
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.Patience)
+	defer cancel()
 	err := k.client.Settle(ctx, func() (r Request, ok bool) {
 		r, done = k.current(e)
 		return r, done
@@ -149,7 +152,7 @@ func (k *Keeper) settle(ctx context.Context, e *entry) error {
 	}
 	if err != nil {
 		if now.conflict == nil || now.conflict.Error() != err.Error() {
-			k.cfg.Log.Error("address not recorded in Calico's IPAM", "owner", e.Owner, "addrs", e.Addrs, "cause", err)
+			k.cfg.Log.Warn("address not recorded in Calico's IPAM", "owner", e.Owner, "addrs", e.Addrs, "cause", err)
 		}
 		now.conflict, now.tried = err, k.cfg.Now()
 		return err
@@ -188,6 +191,8 @@ func (k *Keeper) lookAtAll(ctx context.Context) error {
 	k.mu.Lock()
 	k.full = false
 	k.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
 	blocks, err := k.client.tidy(ctx)
 	if err == nil {
 		err = k.client.EnsureTunnels(ctx, k.cfg.Tunnels())

@@ -94,10 +94,11 @@ func (c *Client) release(ctx context.Context, id string, blocks []netip.Prefix, 
 
 // releaseFrom takes a handle's addresses out of a block, and says how many it keeps.
 func (c *Client) releaseFrom(ctx context.Context, cidr netip.Prefix, id string, match func(holder) bool) (left int, err error) {
-	b := c.blocks[cidr]
+	b, fresh := c.blocks[cidr], false
 	for range tries {
 		if b == nil {
 			b, err = c.getBlock(ctx, cidr)
+			fresh = true
 			if errors.Is(err, ErrNotFound) {
 				return 0, nil
 			}
@@ -107,8 +108,12 @@ func (c *Client) releaseFrom(ctx context.Context, cidr netip.Prefix, id string, 
 		}
 		b = b.clone()
 		n := b.release(func(h holder) bool { return h.handle == id && match(h) })
-		if n == 0 {
+		if n == 0 && fresh {
 			return b.count(id), nil
+		}
+		if n == 0 { // that there is nothing is not said by memory
+			b = nil
+			continue
 		}
 		if b.empty() && b.spec.Affinity == nil { // nobody's any more
 			if err = c.cfg.Store.Delete(ctx, b.obj); err != nil {
