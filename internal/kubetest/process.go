@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,14 +32,23 @@ func (p *process) start(url string, client *http.Client) error {
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	ended, started := make(chan struct{}), make(chan error)
+	go func() {
+		// Pdeathsig is sent when the thread ends that started the process, and threads of
+		// tests that enter namespaces do: this one is kept until the process is gone.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait()
+		}
+		close(ended)
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("starting %s: %w", p.name, err)
 	}
-	p.ended = make(chan struct{})
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.ended)
-	}()
+	p.ended = ended
 	if err := p.wait(url, client); err != nil {
 		p.kill()
 		return fmt.Errorf("%s: %w:\n%s", p.name, err, p.tail())
