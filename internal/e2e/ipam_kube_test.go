@@ -7,41 +7,34 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"culvert/ctrl/api"
+	"culvert/ctrl/calicoipam"
 	"culvert/ctrl/calicoipam/ipamtest"
+	"culvert/ctrl/kube"
+	"culvert/ctrl/podlink"
 	"culvert/internal/kubetest"
 	"culvert/internal/lab"
 )
 
-// inNetns runs f in a network namespace.
+// inNetns runs functions in a network namespace.
 func inNetns(name string) func(func() error) error {
 	return func(f func() error) error {
-		result := make(chan error)
-		go func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with the namespace
-			ns, err := os.Open("/run/netns/" + name)
-			if err == nil {
-				defer ns.Close()
-				if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
-					err = f()
-				}
-			}
-			result <- err
-		}()
-		return <-result
+		ns, err := podlink.OpenNetns("/run/netns/" + name)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		return ns.Do(f)
 	}
 }
 
@@ -154,6 +147,43 @@ func TestKubeCalicoIPAM(t *testing.T) {
 	}
 	ping()
 	proxy.Mend()
+	consistent()
+	ping()
+
+	// Somebody else was given a pod's address meanwhile: both keep it, and it is told.
+	proxy.Cut()
+	again()
+	admin, err := kube.NewClient(server.Kubeconfig(t, kubetest.Admin), "culvert-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	thief := calicoipam.NewClient(calicoipam.Config{Node: "worker2", Store: kube.NewIPAM(admin)})
+	request := calicoipam.Request{Handle: "k8s-pod-network.thief", Attrs: map[string]string{"node": "worker2", "namespace": "lab", "pod": "thief"}}
+	request.Want = []netip.Addr{pod.Addr}
+	if _, err := thief.Assign(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Mend()
+	told := func(want bool) {
+		t.Helper()
+		var s api.Status
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			s = culvertJSON[api.Status](t, n, "status")
+			if want == slices.ContainsFunc(s.Degraded, func(line string) bool {
+				return strings.Contains(line, "Pod lab/any: status.podIP: address "+pod.Addr.String()+" is taken") && strings.Contains(line, "of pod lab/thief on worker2")
+			}) {
+				return
+			}
+		}
+		t.Fatalf("told: %v; want %t", s.Degraded, want)
+	}
+	told(true)
+	ping()
+	request.Want = nil
+	if err := thief.Settle(t.Context(), func() (calicoipam.Request, bool) { return request, true }); err != nil {
+		t.Fatal(err)
+	}
+	told(false)
 	consistent()
 	ping()
 }
