@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"culvert/ctrl/calicoipam"
 	"culvert/ctrl/config"
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/ipam"
@@ -55,6 +56,10 @@ type Agent struct {
 	known    flavour.Cache // with applying held
 	// publisher writes to the API server; nil with a directory of manifests.
 	publisher publisher
+	// calico is where Calico's blocks and addresses are written, and keeper who does
+	// it; nil with manifests.
+	calico calicoipam.Store
+	keeper *keeper
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -127,8 +132,12 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.ipam, err = ipam.New(); err != nil {
 		return err
 	}
+	cluster, err := a.openKeeper()
+	if err != nil {
+		return err
+	}
 	a.pods, err = pods.New(pods.Config{
-		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: a.hostPrefix, MTU: a.podMTU,
+		Cluster: cluster, StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: a.hostPrefix, MTU: a.podMTU,
 		Queues: workers, Ready: a.readyForPods, Attacher: a, IPAM: a.ipam, Logger: a.log,
 	})
 	if err != nil {
@@ -217,7 +226,7 @@ func (a *Agent) readyForPods() error {
 	if !a.isRestored() {
 		return errRestoring
 	}
-	if missing := poolsMissing(a.program.Desired(), a.cfg.Node, a.cfg.Source); missing != "" {
+	if missing := poolsMissing(a.program.Desired(), a.cfg.Node, a.cfg.Source); missing != "" && !a.claims() {
 		return errors.New(missing)
 	}
 	if a.podMTU() == 0 {
