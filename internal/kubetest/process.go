@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,14 +32,22 @@ func (p *process) start(url string, client *http.Client) error {
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		return fmt.Errorf("starting %s: %w", p.name, err)
-	}
+	started := make(chan error, 1)
 	p.ended = make(chan struct{})
 	go func() {
-		_ = p.cmd.Wait()
-		close(p.ended)
+		defer close(p.ended)
+		// The signal comes when the thread ends that the process was started from, and
+		// threads do when a goroutine that was locked to them ends: this one stays.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		if started <- err; err == nil {
+			_ = p.cmd.Wait()
+		}
 	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting %s: %w", p.name, err)
+	}
 	if err := p.wait(url, client); err != nil {
 		p.kill()
 		return fmt.Errorf("%s: %w:\n%s", p.name, err, p.tail())
