@@ -142,7 +142,9 @@ func TestKubeSourceNodes(t *testing.T) {
 	s.Apply(t, manifest("n2", "10.244.2.0/24", "192.0.2.22"))
 	r.until("another address", func(o *source.Objects, _ string) bool { return address(o, 1) == "192.0.2.22" })
 	s.Apply(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: kube-flannel-cfg, namespace: kube-flannel}, data: {net-conf.json: "{}"}}`)
-	r.until("flannel's network", func(o *source.Objects, _ string) bool { return len(o.ConfigMaps) == 1 && o.ConfigMaps[0].Data["net-conf.json"] == "{}" })
+	r.until("flannel's network", func(o *source.Objects, _ string) bool {
+		return len(o.ConfigMaps) == 1 && o.ConfigMaps[0].Data["net-conf.json"] == "{}"
+	})
 	s.Apply(t, strings.Replace(manifest("n2", "10.244.2.0/24", "192.0.2.22"), "00:01", "00:02", 1))
 	r.until("another MAC", func(o *source.Objects, _ string) bool {
 		return o.Nodes[1].Annotations[source.AnnotationVTEPMAC] == "66:00:00:00:00:02"
