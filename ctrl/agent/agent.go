@@ -13,6 +13,7 @@ package agent
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -54,6 +55,7 @@ type Agent struct {
 	metrics  *metrics.Metrics
 	kept     *kept         // with applying held
 	known    flavour.Cache // with applying held
+	peers    []netip.Addr  // that the underlay and paths were told of; with applying held
 	// publisher writes to the API server; nil with a directory of manifests.
 	publisher publisher
 	// calico is where Calico's blocks and addresses are written, and keeper who does

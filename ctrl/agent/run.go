@@ -159,9 +159,11 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	}
 	a.objects, a.foreign, a.overhead, a.most = objects, foreign, overheadOf(d), d.MTU
 	a.mu.Unlock()
-	peers := peersOf(d)
-	a.underlay.Track(peers)
-	a.paths.SetPeers(peers)
+	if peers := peersOf(d); !slices.Equal(peers, a.peers) {
+		a.underlay.Track(peers)
+		a.paths.SetPeers(peers)
+		a.peers = peers
+	}
 	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
 	a.listen()

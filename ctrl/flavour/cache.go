@@ -11,7 +11,32 @@ import (
 // Cache keeps what was found out about lists of objects that are the same in the
 // next set: whose thousands of blocks are, when only a Node has changed. The zero Cache is
 // empty; nil keeps nothing. One goroutine at a time uses it.
-type Cache struct{ calico *calico }
+type Cache struct {
+	calico   *calico
+	backends map[string]backend // by the text of backend-data
+}
+
+// mostBackends is how many texts are remembered, some hundred bytes each, before they
+// are forgotten together: nodes come and go for years.
+const mostBackends = 65536
+
+// backend is readBackend, of which the JSON of thousands of nodes costs more than all
+// the rest of a set.
+func (k *Cache) backend(s string) backend {
+	if k == nil {
+		return readBackend(s)
+	}
+	b, known := k.backends[s]
+	if known {
+		return b
+	}
+	if k.backends == nil || len(k.backends) >= mostBackends {
+		k.backends = map[string]backend{}
+	}
+	b = readBackend(s)
+	k.backends[s] = b
+	return b
+}
 
 // keep remembers pools and blocks as they are before nodes are looked at.
 func (k *Cache) keep(c *calico) {

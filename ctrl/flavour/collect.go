@@ -28,9 +28,10 @@ type collector struct {
 }
 
 func newCollector(mode string, objs *source.Objects, opt Options) *collector {
+	n := len(objs.Nodes) // about so many of everything
 	c := &collector{
 		Desired: Desired{Mode: mode, Annotations: map[string]string{}},
-		opt:     opt, objs: objs, nodes: slices.Clone(objs.Nodes), cidrs: &claims{}, macs: map[packet.MAC]string{}, ips: map[netip.Addr]string{},
+		opt:     opt, objs: objs, nodes: slices.Clone(objs.Nodes), cidrs: &claims{}, macs: make(map[packet.MAC]string, n), ips: make(map[netip.Addr]string, n),
 	}
 	slices.SortStableFunc(c.nodes, func(a, b *corev1.Node) int {
 		return cmp.Or(first(b.Name == opt.Node, a.Name == opt.Node),

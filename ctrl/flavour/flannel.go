@@ -14,6 +14,9 @@ import (
 // flannelKey is an annotation of flannel's (pkg/subnet/kube/annotations.go).
 func flannelKey(name string) string { return "flannel.alpha.coreos.com/" + name }
 
+// Those that every Node is asked for.
+var flannelManaged, flannelBackend = flannelKey("kube-subnet-manager"), flannelKey("backend-type")
+
 // flannelFamily are the annotations of one address family.
 type flannelFamily struct {
 	v6                           bool
@@ -43,6 +46,7 @@ func Flannel(objs *source.Objects, opt Options) *Desired {
 	if f.conf.direct {
 		f.Also = []string{None}
 	}
+	f.Peers = make([]Peer, 0, len(f.nodes))
 	for _, n := range f.nodes {
 		if n == f.own {
 			f.local(n)
@@ -152,12 +156,11 @@ func (f *flannel) ownMAC(n *corev1.Node, fam flannelFamily) packet.MAC {
 
 // peer adds another node that flanneld, or Culvert, runs on.
 func (f *flannel) peer(n *corev1.Node) {
-	if n.Annotations[flannelKey("kube-subnet-manager")] != "true" {
+	if n.Annotations[flannelManaged] != "true" {
 		return // no node of flannel's, or not yet
 	}
-	key := flannelKey("backend-type")
-	if t := n.Annotations[key]; t != f.conf.backend {
-		f.nodeConflict(n, annotationPath(key), "is %q and the cluster's backend is %s, so this node is left out; let all nodes have the same", t, f.conf.backend)
+	if t := n.Annotations[flannelBackend]; t != f.conf.backend {
+		f.nodeConflict(n, annotationPath(flannelBackend), "is %q and the cluster's backend is %s, so this node is left out; let all nodes have the same", t, f.conf.backend)
 		return
 	}
 	cidrs, given := f.podCIDRs(n)
@@ -202,12 +205,17 @@ func (f *flannel) peerFamily(n *corev1.Node, fam flannelFamily, cidr netip.Prefi
 		return
 	}
 	if f.conf.encap == VXLAN {
-		if p.VTEPMAC, what = parseBackend(n.Annotations[fam.backend]); what != "" {
-			f.nodeConflict(n, annotationPath(fam.backend), "%s; until then nothing is sent to %s", what, cidr)
+		b := f.opt.Cache.backend(n.Annotations[fam.backend])
+		if b.what != "" {
+			f.nodeConflict(n, annotationPath(fam.backend), "%s; until then nothing is sent to %s", b.what, cidr)
 			return
 		}
-		f.compareVNI(n, fam)
-		p.TunnelIP = cidr.Addr()
+		// A peer may say another VNI than the cluster's: flanneld does not look at it, and
+		// it may be of a moment ago. The peer is carried.
+		if b.vni != f.conf.vni {
+			f.nodeConflict(n, annotationPath(fam.backend), "VNI %d is not the cluster's, %d, which is used; restart flanneld there", b.vni, f.conf.vni)
+		}
+		p.VTEPMAC, p.TunnelIP = b.mac, cidr.Addr()
 	}
 	if !f.claim(n, p.PublicIP, ipKey, p.VTEPMAC, fam.backend) || !f.claimCIDR(n, cidr) {
 		return
@@ -218,15 +226,6 @@ func (f *flannel) peerFamily(n *corev1.Node, fam flannelFamily, cidr netip.Prefi
 		p.Encap, p.VTEPMAC, p.TunnelIP = None, packet.MAC{}, netip.Addr{}
 	}
 	f.Peers = append(f.Peers, p)
-}
-
-// compareVNI tells of a peer that says another VNI than the cluster's. flanneld
-// does not look at it, and it may be of a moment ago: the peer is carried.
-func (f *flannel) compareVNI(n *corev1.Node, fam flannelFamily) {
-	var d backendData
-	if json.Unmarshal([]byte(n.Annotations[fam.backend]), &d) == nil && d.VNI != f.conf.vni {
-		f.nodeConflict(n, annotationPath(fam.backend), "VNI %d is not the cluster's, %d, which is used; restart flanneld there", d.VNI, f.conf.vni)
-	}
 }
 
 // podCIDRs are the node's, IPv4 and IPv6, and whether there are any at all. As in
@@ -263,22 +262,35 @@ func (f *flannel) claimCIDR(n *corev1.Node, p netip.Prefix) bool {
 	return true
 }
 
-// parseBackend reads the MAC in backend-data, as tolerantly as JSON is.
-func parseBackend(s string) (mac packet.MAC, what string) {
+// backend is what a node's backend-data says, or what is wrong with it.
+type backend struct {
+	vni  uint32
+	mac  packet.MAC
+	what string
+}
+
+// parseBackend is the MAC in backend-data.
+func parseBackend(s string) (packet.MAC, string) {
+	b := readBackend(s)
+	return b.mac, b.what
+}
+
+// readBackend reads backend-data, as tolerantly as JSON is.
+func readBackend(s string) backend {
 	var d backendData
 	switch {
 	case s == "":
-		return mac, "is missing"
+		return backend{what: "is missing"}
 	case json.Unmarshal([]byte(s), &d) != nil:
-		return mac, fmt.Sprintf(`%q is not what flannel writes, such as {"VNI":1,"VtepMAC":"0a:1b:2c:3d:4e:5f"}`, s)
+		return backend{what: fmt.Sprintf(`%q is not what flannel writes, such as {"VNI":1,"VtepMAC":"0a:1b:2c:3d:4e:5f"}`, s)}
 	case d.VtepMAC == "":
-		return mac, fmt.Sprintf("%q has no VtepMAC", s)
+		return backend{what: fmt.Sprintf("%q has no VtepMAC", s)}
 	}
 	hw, what := source.ParseMAC(d.VtepMAC)
 	if what != "" {
-		return mac, what
+		return backend{what: what}
 	}
-	return packet.MAC(hw), ""
+	return backend{vni: d.VNI, mac: packet.MAC(hw)}
 }
 
 // parseFamily reads a node's address of one family.

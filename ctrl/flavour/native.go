@@ -26,8 +26,8 @@ func Native(objs *source.Objects, opt Options) *Desired {
 		Desired: Desired{Mode: "native", Encap: opt.Encap, VNI: opt.VNI, Port: opt.Port},
 		opt:     opt,
 		objs:    objs,
-		macs:    map[packet.MAC]string{},
-		ips:     map[netip.Addr]string{},
+		macs:    make(map[packet.MAC]string, len(objs.Nodes)),
+		ips:     make(map[netip.Addr]string, len(objs.Nodes)),
 	}
 	nodes := slices.Clone(objs.Nodes)
 	slices.SortStableFunc(nodes, func(a, b *corev1.Node) int {
