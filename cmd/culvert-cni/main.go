@@ -1,7 +1,8 @@
 // Command culvert-cni is Culvert's CNI plugin: a thin client of culvertd. It
 // hands each call to the agent over its unix socket and prints the answer;
 // links, addresses and records are the agent's. It keeps nothing but DELs that
-// found no agent (pending.go).
+// found no agent (pending.go). Where the configuration names calico-ipam as its IPAM
+// plugin, addresses are that one's (ipam.go).
 //
 // It speaks CNI 0.3.1 to 1.1.0: ADD, DEL, CHECK, STATUS, GC and VERSION. A
 // failure is a CNI error object on standard output and exit code 1.

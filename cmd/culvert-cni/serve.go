@@ -28,7 +28,10 @@ type netConf struct {
 	CNIVersion string `json:"cniVersion"`
 	Socket     string `json:"socket"`
 	LogFile    string `json:"logFile"`
-	raw        []byte
+	IPAM       struct {
+		Type string `json:"type"`
+	} `json:"ipam"`
+	raw []byte
 }
 
 // readConf reads and checks the configuration. The result is never nil.
@@ -60,7 +63,7 @@ func (p *plugin) serve(command string, conf *netConf) (out []byte, cerr *cniErro
 	start := time.Now()
 	req, cerr := p.request(command, conf)
 	if cerr == nil {
-		out, cerr = ask(req, conf)
+		out, cerr = p.askAll(req, conf)
 	}
 	if err := logCall(conf.LogFile, start, req, cerr); err != nil {
 		fmt.Fprintln(p.stderr, "culvert-cni: log file:", err) // never a reason to fail

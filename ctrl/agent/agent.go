@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"culvert/ctrl/calicoipam"
 	"culvert/ctrl/config"
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/ipam"
@@ -57,6 +58,10 @@ type Agent struct {
 	peers    []netip.Addr  // that the underlay and paths were told of; with applying held
 	// publisher writes to the API server; nil with a directory of manifests.
 	publisher publisher
+	// calico is where Calico's blocks and addresses are written, and keeper who does
+	// it; nil with manifests.
+	calico calicoipam.Store
+	keeper *keeper
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -129,8 +134,12 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.ipam, err = ipam.New(); err != nil {
 		return err
 	}
+	cluster, err := a.openKeeper()
+	if err != nil {
+		return err
+	}
 	a.pods, err = pods.New(pods.Config{
-		StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: a.hostPrefix, MTU: a.podMTU,
+		Cluster: cluster, StateDir: a.cfg.StateDir, PendingDir: pods.PendingDir(a.cfg.Socket), HostPrefix: a.hostPrefix, MTU: a.podMTU,
 		Queues: workers, Ready: a.readyForPods, Attacher: a, IPAM: a.ipam, Logger: a.log,
 	})
 	if err != nil {
@@ -219,7 +228,7 @@ func (a *Agent) readyForPods() error {
 	if !a.isRestored() {
 		return errRestoring
 	}
-	if missing := poolsMissing(a.program.Desired(), a.cfg.Node, a.cfg.Source); missing != "" {
+	if missing := poolsMissing(a.program.Desired(), a.cfg.Node, a.cfg.Source); missing != "" && !a.claims() {
 		return errors.New(missing)
 	}
 	if a.podMTU() == 0 {

@@ -103,7 +103,7 @@ func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	if !restored {
 		s.Reasons = append(s.Reasons, errRestoring.Error())
 	}
-	for _, problem := range []string{foreign, another} {
+	for _, problem := range []string{foreign, another, a.keeper.problem()} {
 		if problem != "" {
 			s.Degraded = append(s.Degraded, problem)
 		}

@@ -19,7 +19,9 @@ func (a *Agent) desire(objects *source.Objects) *flavour.Desired {
 		_, taken := a.ipam.Owner(addr)
 		return taken
 	}
+	opt.Claims = a.keeper != nil
 	d := flavour.Want(a.decideMode(objects), objects, opt)
+	d.Conflicts = append(d.Conflicts, a.keeper.conflicts()...)
 	if before := a.program.Desired(); d.Refused && before.Mode == d.Mode && !before.Refused {
 		last := *before // what worked goes on working
 		last.Conflicts = d.Conflicts

@@ -58,6 +58,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		if a.publisher != nil {
 			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })
 		}
+		g.Go(func() error { return named("addresses", a.keeper.run(ctx)) })
 		g.Go(func() error { return named("source", a.source.Run(ctx, a.apply, a.report)) })
 		a.log.Info("culvertd is up", "node", a.cfg.Node, "workers", a.engine.Workers(), "socket", a.cfg.Socket, "listen", ops.Addr().String())
 		return nil
@@ -169,6 +170,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	if d.Local != nil {
 		a.setPools(d.Local)
 	}
+	a.keeper.applied(d, objects)
 	a.steer(true)
 	a.publish(d, objects)
 }

@@ -16,6 +16,7 @@ func (a *Agent) openSource() error {
 	if err != nil {
 		return a.cfg.Errorf("kubeconfig", "%v", err)
 	}
+	a.calico = kube.NewIPAM(client)
 	a.source = kube.NewSource(client, kube.SourceOptions{
 		Node: a.cfg.Node, Mode: a.cfg.Mode, StateDir: a.cfg.StateDir, Log: a.log,
 	})

@@ -51,6 +51,9 @@ type CNIRequest struct {
 	Args map[string]string `json:"args,omitempty"`
 	// Config is the network configuration from the plugin's standard input.
 	Config json.RawMessage `json:"config,omitempty"`
+	// Given are the pod's addresses, of ADD, where another IPAM plugin has given them:
+	// culvertd then gives none.
+	Given []string `json:"given,omitempty"`
 }
 
 // CNIResponse is the agent's answer, always under HTTP status 200: either a

@@ -31,7 +31,7 @@ func (c *calico) local(n *corev1.Node) {
 			c.hold(l, b)
 		}
 	}
-	if len(l.PodCIDRs) == 0 {
+	if len(l.PodCIDRs) == 0 && !c.opt.Claims {
 		c.nodeConflict(n, "BlockAffinity", "no confirmed block is affine to this node, so its pods get no address; let Calico's IPAM give it one")
 	}
 }
@@ -104,10 +104,10 @@ func (c *calico) localTunnel(l *Node, n *corev1.Node, k tunnelKind) netip.Addr {
 		return netip.Addr{}
 	}
 	a := c.tunnelAddress(n, k.key, k.v6)
-	if !a.IsValid() {
-		a = c.allocatedTunnel(n.Name, k)
+	if given := c.allocatedTunnel(n.Name, k); given.IsValid() && (c.opt.Claims || !a.IsValid()) {
+		a = given
 	}
-	if !a.IsValid() {
+	if !a.IsValid() && !c.opt.Claims {
 		a = c.freeTunnel(l, k)
 	}
 	if !a.IsValid() {

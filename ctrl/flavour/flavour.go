@@ -211,6 +211,9 @@ type Options struct {
 	Kept map[string]string
 	// InUse reports whether a pod of this node has an address; nil: none has.
 	InUse func(netip.Addr) bool
+	// Claims: this node claims blocks and tunnel addresses in Calico's IPAM itself, so
+	// that only what a block says is given is a tunnel's address.
+	Claims bool
 
 	// Cache, if there is one, goes with the same options from set to set. What comes
 	// out is the same with it and without.

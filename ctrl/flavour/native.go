@@ -38,6 +38,7 @@ func Native(objs *source.Objects, opt Options) *Desired {
 		n.Conflicts = append(n.Conflicts, Conflict{Object: source.Ref{Kind: "Node", Name: opt.Node}, Key: "metadata.name", Reason: NotFollowed,
 			What: "there is no such object, so this node has no pod CIDR; create it, or set node to the name of the one that is meant"})
 	}
+	n.Peers = make([]Peer, 0, len(nodes))
 	for _, node := range nodes {
 		if node.Name == opt.Node {
 			n.local(node)
@@ -199,22 +200,22 @@ func rawCIDRs(node *corev1.Node) []string {
 // the cluster.
 func (n *native) podCIDRs(node *corev1.Node) (out []netip.Prefix) {
 	for i, s := range rawCIDRs(node) {
-		key := fmt.Sprintf("spec.podCIDRs[%d]", i)
+		key := func() string { return fmt.Sprintf("spec.podCIDRs[%d]", i) }
 		p, what := source.ParseCIDR(s)
 		if what != "" {
-			n.conflict(node, key, "%s", what)
+			n.conflict(node, key(), "%s", what)
 			continue
 		}
 		if n.opt.Encap == IPIP && p.Addr().Is6() {
-			n.conflict(node, key, "%s is IPv6, which IPIP does not carry, so it is left out; set native.encap to vxlan or none", p)
+			n.conflict(node, key(), "%s is IPv6, which IPIP does not carry, so it is left out; set native.encap to vxlan or none", p)
 			continue
 		}
 		if !n.inCluster(p) {
-			n.conflict(node, key, "%s is outside of native.clusterCIDRs %v, so it is left out; correct one of them", p, n.opt.ClusterCIDRs).Reason = OutsideClusterCIDR
+			n.conflict(node, key(), "%s is outside of native.clusterCIDRs %v, so it is left out; correct one of them", p, n.opt.ClusterCIDRs).Reason = OutsideClusterCIDR
 			continue
 		}
 		if other, owner, taken := n.cidrs.overlap(p); taken {
-			n.conflict(node, key, "%s overlaps %s of Node %s, so it is left out; give each node its own", p, other, owner).Reason = DuplicatePodCIDR
+			n.conflict(node, key(), "%s overlaps %s of Node %s, so it is left out; give each node its own", p, other, owner).Reason = DuplicatePodCIDR
 			continue
 		}
 		n.cidrs.add(p, node.Name)

@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// Selects reports whether a Calico selector takes something with these labels; the
+// empty one takes all.
+func Selects(expr string, labels map[string]string) (bool, error) { return selects(expr, labels) }
+
 // selects reports whether a Calico selector (libcalico-go/lib/selector) takes
 // something with these labels. The empty selector takes all.
 //

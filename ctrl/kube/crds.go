@@ -3,11 +3,11 @@ package kube
 import "strings"
 
 // layout is where Calico's custom resources are (libcalico-go/lib/backend/k8s/discovery.go).
-type layout struct{ group, version string }
+type layout struct{ group, apiVersion string }
 
 var (
-	classic = layout{"crd.projectcalico.org", "v1"}
-	native  = layout{"projectcalico.org", "v3"}
+	classic = layout{"crd.projectcalico.org", "crd.projectcalico.org/v1"}
+	native  = layout{"projectcalico.org", "projectcalico.org/v3"}
 )
 
 // layoutOf is the layout that the CustomResourceDefinitions make: the native one only where

@@ -37,8 +37,9 @@ type kind struct {
 
 // wire is a custom resource as it is sent, without the large part of its metadata.
 type wire[S any] struct {
-	Metadata meta `json:"metadata"`
-	Spec     S    `json:"spec"`
+	APIVersion string `json:"apiVersion"`
+	Metadata   meta   `json:"metadata"`
+	Spec       S      `json:"spec"`
 }
 
 // meta is what is read of an object's metadata.
@@ -97,13 +98,17 @@ func coreKind[T any, P pointer[T]](name, resource string, strip func(o P, node s
 }
 
 // calicoKind is a custom resource of Calico's, whose spec is sent as S.
-func calicoKind[S, T any, P pointer[T]](name, resource string, made func(metav1.ObjectMeta, *S) P, strip func(o P, node string), list func(*source.Objects) *[]P) kind {
+func calicoKind[S, T any, P pointer[T]](name, resource string, made func(metav1.TypeMeta, metav1.ObjectMeta, *S) P, strip func(o P, node string), list func(*source.Objects) *[]P) kind {
 	return kind{
 		name: name, resource: resource,
 		decode: func(read func(any) error, proto bool) (metav1.Object, error) {
 			var w wire[S]
 			err := read(&w)
-			return made(w.Metadata.object(), &w.Spec), err
+			t := metav1.TypeMeta{APIVersion: classic.apiVersion, Kind: name}
+			if w.APIVersion == native.apiVersion {
+				t.APIVersion = native.apiVersion // the text of the wire is not kept
+			}
+			return made(t, w.Metadata.object(), &w.Spec), err
 		},
 		strip: func(o metav1.Object, node string) metav1.Object {
 			strip(o.(P), node)
@@ -133,18 +138,18 @@ func keepAll[P metav1.Object](P, string) {}
 
 func calicoKinds() []kind {
 	return []kind{
-		calicoKind("IPPool", "ippools", func(m metav1.ObjectMeta, s *source.IPPoolSpec) *source.IPPool {
-			return &source.IPPool{ObjectMeta: m, Spec: *s}
+		calicoKind("IPPool", "ippools", func(t metav1.TypeMeta, m metav1.ObjectMeta, s *source.IPPoolSpec) *source.IPPool {
+			return &source.IPPool{TypeMeta: t, ObjectMeta: m, Spec: *s}
 		}, keepAll, func(o *source.Objects) *[]*source.IPPool { return &o.IPPools }),
-		calicoKind("BlockAffinity", "blockaffinities", func(m metav1.ObjectMeta, s *affinitySpec) *source.BlockAffinity {
+		calicoKind("BlockAffinity", "blockaffinities", func(t metav1.TypeMeta, m metav1.ObjectMeta, s *affinitySpec) *source.BlockAffinity {
 			s.BlockAffinitySpec.Deleted = string(s.Deleted)
-			return &source.BlockAffinity{ObjectMeta: m, Spec: s.BlockAffinitySpec}
+			return &source.BlockAffinity{TypeMeta: t, ObjectMeta: m, Spec: s.BlockAffinitySpec}
 		}, keepAll, func(o *source.Objects) *[]*source.BlockAffinity { return &o.BlockAffinities }),
-		calicoKind("IPAMBlock", "ipamblocks", func(m metav1.ObjectMeta, s *source.IPAMBlockSpec) *source.IPAMBlock {
-			return &source.IPAMBlock{ObjectMeta: m, Spec: *s}
+		calicoKind("IPAMBlock", "ipamblocks", func(t metav1.TypeMeta, m metav1.ObjectMeta, s *source.IPAMBlockSpec) *source.IPAMBlock {
+			return &source.IPAMBlock{TypeMeta: t, ObjectMeta: m, Spec: *s}
 		}, stripBlock, func(o *source.Objects) *[]*source.IPAMBlock { return &o.IPAMBlocks }),
-		calicoKind("FelixConfiguration", "felixconfigurations", func(m metav1.ObjectMeta, s *source.FelixConfigurationSpec) *source.FelixConfiguration {
-			return &source.FelixConfiguration{ObjectMeta: m, Spec: *s}
+		calicoKind("FelixConfiguration", "felixconfigurations", func(t metav1.TypeMeta, m metav1.ObjectMeta, s *source.FelixConfigurationSpec) *source.FelixConfiguration {
+			return &source.FelixConfiguration{TypeMeta: t, ObjectMeta: m, Spec: *s}
 		}, keepAll, func(o *source.Objects) *[]*source.FelixConfiguration { return &o.FelixConfigurations }),
 	}
 }

@@ -32,7 +32,7 @@ func (k *kind) path(l layout) string {
 	case k.metadata:
 		return "/apis/apiextensions.k8s.io/v1/" + k.resource
 	}
-	return "/apis/" + l.group + "/" + l.version + "/" + k.resource
+	return "/apis/" + l.apiVersion + "/" + k.resource
 }
 
 // accept is the form in which a kind is asked for.

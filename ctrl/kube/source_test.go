@@ -119,13 +119,15 @@ func node(name, cidr, addr string) *corev1.Node {
 		Status: corev1.NodeStatus{
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: addr}},
 			Images:     []corev1.ContainerImage{{Names: []string{"a"}}},
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady}, {Type: corev1.NodeNetworkUnavailable, Status: "False", Reason: "CulvertIsUp", LastTransitionTime: metav1.Now()}},
 		},
 	}
 }
 
 func beat(n *corev1.Node) *corev1.Node {
-	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
+	for i := range n.Status.Conditions {
+		n.Status.Conditions[i].LastHeartbeatTime = metav1.Now()
+	}
 	return n
 }
 
@@ -160,13 +162,14 @@ func TestNodesComeChangeAndGo(t *testing.T) {
 		}
 		n := first.Nodes[0]
 		if n.Name != "n1" || n.Labels["zone"] != "a" || len(n.Annotations) != 1 || n.ManagedFields != nil || n.Status.Images != nil ||
-			n.Status.Conditions != nil || n.CreationTimestamp.Unix() != 1700000000 || n.Spec.PodCIDRs[0] != "10.244.1.0/24" {
+			len(n.Status.Conditions) != 1 || n.Status.Conditions[0] != (corev1.NodeCondition{Type: "NetworkUnavailable", Status: "False", Reason: "CulvertIsUp"}) || n.CreationTimestamp.Unix() != 1700000000 || n.Spec.PodCIDRs[0] != "10.244.1.0/24" {
 			t.Errorf("kept of a node: %+v", n)
 		}
-		if first.Nodes[1].Labels != nil {
+		if first.Nodes[1].Labels != nil || first.Nodes[1].Status.Conditions != nil {
 			t.Error("another node's labels are kept")
 		}
 		time.Sleep(time.Minute)
+		api.put(nodesPath, beat(node("n1", "10.244.1.0/24", "192.0.2.1")))
 		api.put(nodesPath, beat(node("n2", "10.244.2.0/24", "192.0.2.2")))
 		time.Sleep(time.Minute)
 		if r.count() != 1 {
@@ -386,8 +389,8 @@ func crd(name string) any {
 	return map[string]any{"metadata": map[string]any{"name": name}}
 }
 
-func custom(name string, spec map[string]any) any {
-	return map[string]any{"metadata": map[string]any{"name": name, "annotations": map[string]any{"projectcalico.org/metadata": "{}"}}, "spec": spec}
+func custom(name string, spec map[string]any) map[string]any {
+	return map[string]any{"metadata": map[string]any{"name": name, "uid": "u-" + name, "annotations": map[string]any{"projectcalico.org/metadata": "{}"}}, "spec": spec}
 }
 
 var calicoResources = []string{"ippools", "blockaffinities", "ipamblocks", "felixconfigurations"}
@@ -403,7 +406,9 @@ func calicoCluster(t *testing.T, group, version string) *fakeAPI {
 	if version == "v3" {
 		deleted = false
 	}
-	api.put(base+"ippools", custom("p", map[string]any{"cidr": "10.244.0.0/16", "vxlanMode": "Always", "someday": 1}))
+	pool := custom("p", map[string]any{"cidr": "10.244.0.0/16", "vxlanMode": "Always", "someday": 1})
+	pool["apiVersion"] = group + "/" + version
+	api.put(base+"ippools", pool)
 	api.put(base+"blockaffinities", custom("n2-10-244-2-0-26", map[string]any{"cidr": "10.244.2.0/26", "node": "n2", "state": "confirmed", "deleted": deleted}))
 	api.put(base+"ipamblocks", block("n2", "n2"))
 	api.put(base+"felixconfigurations", custom("default", map[string]any{"vxlanVNI": 4097, "bpfLogLevel": ""}))
@@ -436,6 +441,9 @@ func TestCalico(t *testing.T) {
 				a := o.BlockAffinities[0]
 				if o.IPPools[0].Spec.VXLANMode != "Always" || a.Spec.Deleted != "false" || a.Spec.Node != "n2" || *o.FelixConfigurations[0].Spec.VXLANVNI != 4097 || o.IPPools[0].Annotations != nil {
 					t.Errorf("%+v %+v", o.IPPools[0], a)
+				}
+				if p := o.IPPools[0]; p.APIVersion != group+"/"+version || p.Kind != "IPPool" || p.UID != "u-p" {
+					t.Errorf("an Event could not name it: %+v", p)
 				}
 				if b := o.IPAMBlocks[0].Spec; len(b.Allocations) != 0 || len(b.Attributes) != 0 || *b.Affinity != "host:n2" {
 					t.Errorf("another node's block: %+v", b)

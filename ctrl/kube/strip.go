@@ -24,6 +24,11 @@ func stripNode(n *corev1.Node, node string) *corev1.Node {
 	}
 	if n.Name == node {
 		out.Labels = n.Labels
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeNetworkUnavailable { // which is published
+				out.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: c.Message}}
+			}
+		}
 	}
 	for key, value := range n.Annotations {
 		for _, prefix := range annotationsKept {

@@ -1,8 +1,10 @@
 package pods
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -129,7 +131,7 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 			}
 		}
 	}()
-	if rec.Addrs, err = m.cfg.IPAM.Allocate(key.String(), req.ips...); err != nil {
+	if rec.Addrs, err = m.allocate(rec, req); err != nil {
 		return addressError(err)
 	}
 	m.update(p, rec)
@@ -152,6 +154,21 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 	}
 	m.saveHistory()
 	return nil
+}
+
+// allocate takes the pod's addresses: those that another IPAM plugin gave, those that
+// are asked for, or any.
+func (m *Manager) allocate(rec *Record, req *request) ([]netip.Addr, error) {
+	if len(req.given) > 0 {
+		addrs := slices.SortedFunc(slices.Values(req.given), netip.Addr.Compare) // IPv4 first
+		return addrs, m.cfg.IPAM.Reserve(rec.keyString(), addrs...)
+	}
+	if m.cfg.Cluster == nil {
+		return m.cfg.IPAM.Allocate(rec.keyString(), req.ips...)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), allocateTimeout)
+	defer cancel()
+	return m.cfg.Cluster.Allocate(ctx, *rec, req.ips)
 }
 
 // attachPort hands the pod to the dataplane.

@@ -65,6 +65,11 @@ func (m *Manager) drop(p *pod) error {
 			return linkError("the pod's link could not be removed", err)
 		}
 	}
+	if c := m.cfg.Cluster; c != nil {
+		if err := c.Release(rec); err != nil {
+			return err
+		}
+	}
 	if err := m.store.remove(key); err != nil {
 		return err
 	}

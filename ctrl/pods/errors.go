@@ -50,7 +50,7 @@ func wrap(code uint, msg string, err error) error {
 func addressError(err error) error {
 	var refused *ipam.RefusedError
 	switch {
-	case errors.Is(err, ipam.ErrNoCIDR):
+	case errors.Is(err, ErrTryAgain), errors.Is(err, ipam.ErrNoCIDR):
 		return wrap(api.CNITryAgain, "no address for the pod", err)
 	case errors.Is(err, ipam.ErrExhausted):
 		return wrap(api.CNINoAddress, "no address for the pod", err)

@@ -6,7 +6,7 @@
 // ones before:
 //
 //	request   request.go  everything the runtime sent, validated; nothing is trusted
-//	address   ctrl/ipam   taken in memory
+//	address   ctrl/ipam   taken in memory; with Calico's IPAM, in its blocks too
 //	record    store.go    written in state "adding": from here a crash can be cleaned up
 //	link      podlink     the veth pair or the TAP, configured
 //	attach    Attacher    the dataplane's port and the pod's route
@@ -22,8 +22,10 @@
 package pods
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,6 +59,20 @@ type Links interface {
 	Adopts(podlink.Ref) bool
 }
 
+// ClusterIPAM gives addresses together with the rest of the cluster. What it gives is
+// reserved in the Config's IPAM, under the record's Key, when it returns.
+//
+// Release is called before the record goes and before the IPAM's own Release: it must
+// have noted, in a way that survives a crash, that the record's addresses are free, and
+// returns at once. It is called for records without addresses, too, and again.
+type ClusterIPAM interface {
+	Allocate(ctx context.Context, rec Record, want []netip.Addr) ([]netip.Addr, error)
+	Release(rec Record) error
+}
+
+// allocateTimeout is how long an ADD waits for the cluster's addresses.
+const allocateTimeout = 20 * time.Second
+
 // Config is what a Manager works with.
 type Config struct {
 	// StateDir keeps pods/ and ipam.json. It is made if it is missing.
@@ -75,6 +91,7 @@ type Config struct {
 	Attacher Attacher
 	Links    Links // nil: the kernel
 	IPAM     *ipam.Allocator
+	Cluster  ClusterIPAM // nil: the addresses are this node's own affair
 	Logger   *slog.Logger
 }
 

@@ -66,7 +66,8 @@ type request struct {
 	netns     string
 	namespace string
 	pod, uid  string
-	ips       []netip.Addr
+	ips       []netip.Addr // that were asked for
+	given     []netip.Addr // by another IPAM plugin
 	mac       net.HardwareAddr
 	conf      netConf
 }
@@ -103,6 +104,13 @@ func parse(in *api.CNIRequest) (*request, error) {
 	}
 	if in.Command != api.CNIAdd {
 		return r, nil
+	}
+	for _, g := range in.Given {
+		addr, err := parseAddr(g)
+		if err != nil {
+			return nil, refuse(api.CNIInvalidConfig, "%q was given by the IPAM plugin as the pod's address, and is none", g)
+		}
+		r.given = append(r.given, addr)
 	}
 	return r, r.parseWishes(in.Args)
 }

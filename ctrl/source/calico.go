@@ -91,6 +91,49 @@ type IPAMBlockAttribute struct {
 	ReleasedAt          *metav1.Time      `json:"releasedAt,omitempty"`
 }
 
+// IPAMHandle counts the addresses of one owner, block by block.
+type IPAMHandle struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              IPAMHandleSpec `json:"spec"`
+}
+
+// IPAMHandleSpec is the handle.
+type IPAMHandleSpec struct {
+	HandleID string         `json:"handleID"`
+	Block    map[string]int `json:"block"` // addresses by the block's CIDR
+	Deleted  bool           `json:"deleted,omitempty"`
+}
+
+// IPAMConfig is how Calico's IPAM gives blocks (IPAMConfiguration in projectcalico.org/v3).
+type IPAMConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              IPAMConfigSpec `json:"spec"`
+}
+
+// IPAMConfigSpec is the configuration; its object's name is default.
+type IPAMConfigSpec struct {
+	// StrictAffinity: no node takes addresses of another one's block.
+	StrictAffinity bool `json:"strictAffinity"`
+	// AutoAllocateBlocks: nodes claim blocks; nil: they do.
+	AutoAllocateBlocks *bool `json:"autoAllocateBlocks,omitempty"`
+	// MaxBlocksPerHost of one family; 0: 20.
+	MaxBlocksPerHost int `json:"maxBlocksPerHost,omitempty"`
+}
+
+// IPReservation is addresses that nobody is given by itself.
+type IPReservation struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              IPReservationSpec `json:"spec"`
+}
+
+// IPReservationSpec is the reservation.
+type IPReservationSpec struct {
+	ReservedCIDRs []string `json:"reservedCIDRs,omitempty"`
+}
+
 // FelixConfiguration is Felix's, of the cluster ("default") or of one node ("node.NAME").
 type FelixConfiguration struct {
 	metav1.TypeMeta   `json:",inline"`
