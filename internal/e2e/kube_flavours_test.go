@@ -118,7 +118,9 @@ func TestKubeNative(t *testing.T) {
 func TestKubeCalicoCluster(t *testing.T) {
 	s := serve(t)
 	s.InstallCalico(t, kubetest.CalicoV1)
-	c := up(t, lab.Options{Cluster: calicoCluster(t, "auto"), Source: s.source})
+	cluster := calicoCluster(t, "auto")
+	cluster.Nodes[1].Pods = cluster.Nodes[1].Pods[1:] // the block says that the first one's address is another container's
+	c := up(t, lab.Options{Cluster: cluster, Source: s.source})
 	n := c.Nodes[1]
 	wants(t, n, "fdb", macMaster+" dst 192.168.0.40 self permanent", macWorker2+" dst 192.168.0.42 self permanent")
 	wants(t, n, "route", "10.244.50.128/26 via 192.168.0.42 dev eth0 encap vxlan id 4096 lladdr "+macWorker2+" proto culvert mtu 1450")
