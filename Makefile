@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward bench-tcp pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
+.PHONY: build test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -76,6 +76,12 @@ bench-forward: deps-bench build
 bench-tcp: deps build
 	mkdir -p bench/out
 	$(GO) test -v -count=1 -timeout 60m $(EXEC) -run '^TestThroughput$$' ./bench/tcp -args -tcp $(BENCHFLAGS)
+
+# A cluster of 5,000 nodes at a real API server: from objects to tables, some minutes.
+bench-kube: deps
+	scripts/kube-binaries > /dev/null
+	KUBETEST_BIN=$$(scripts/kube-binaries) $(GO) test -pgo=off -tags kube -v -count=1 -timeout 30m $(EXEC) \
+		-run '^TestKubeScale$$' ./internal/e2e -args -scale 5000 -flap 1m $(BENCHFLAGS)
 
 # What the compiler is told of culvertd's hot path: where the pipeline's benchmark
 # spends its time. To be made anew when that has changed much, on a quiet machine.
