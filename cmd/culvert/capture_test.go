@@ -71,9 +71,10 @@ func captureOf(t *testing.T, agent *apitest.Agent, args ...string) (stdout, stde
 	return out.String(), err.String()
 }
 
+// Times are printed in the local zone. Set before there is a goroutine that asks for it.
+func init() { time.Local = time.UTC }
+
 func TestCapturePrints(t *testing.T) {
-	defer func(was *time.Location) { time.Local = was }(time.Local)
-	time.Local = time.UTC
 	agent := captured(t)
 	agent.CaptureList[3].Frame.Port = "eth0"
 	got, told := captureOf(t, agent)

@@ -19,7 +19,7 @@ func (s *Server) Config(user string) *rest.Config { return s.config(user, s.port
 
 func (s *Server) config(user string, port int) *rest.Config {
 	return &rest.Config{
-		Host: fmt.Sprintf("https://127.0.0.1:%d", port), BearerToken: token(user), QPS: -1,
+		Host: fmt.Sprintf("https://127.0.0.1:%d", port), BearerToken: s.token(user), QPS: -1,
 		TLSClientConfig: rest.TLSClientConfig{CAFile: s.file("certs/apiserver.crt")},
 	}
 }

@@ -86,6 +86,11 @@ func TestKubeCalico(t *testing.T) {
 	if _, err := client.Create(t.Context(), bad, metav1.CreateOptions{}); !apierrors.IsInvalid(err) {
 		t.Errorf("deleted as a string in v3: %v", err)
 	}
+	bad = decode(t, `{apiVersion: crd.projectcalico.org/v1, kind: IPAMBlock, metadata: {name: x}, spec: {cidr: 10.0.0.0/26, strictAffinity: false, unallocated: [], attributes: []}}`)
+	blocks := schema.GroupVersionResource{Group: "crd.projectcalico.org", Version: "v1", Resource: "ipamblocks"}
+	if _, err := s.Objects(t).Resource(blocks).Create(t.Context(), bad, metav1.CreateOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("a block without allocations in v1: %v", err)
+	}
 	s.Apply(t, `{apiVersion: projectcalico.org/v3, kind: BlockAffinity, metadata: {name: x}, spec: {cidr: 10.0.0.0/26, deleted: false, node: node-1, state: confirmed}}`)
 }
 

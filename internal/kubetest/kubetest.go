@@ -6,7 +6,7 @@
 // is there: no scheduler, no controllers, no kubelet. All of it ends with the test.
 //
 //	server := kubetest.Start(t, kubetest.User{Name: "system:serviceaccount:kube-system:culvert"})
-//	server.Apply(t, "deploy/rbac.yaml")
+//	server.ApplyFiles(t, "deploy/rbac.yaml")
 //	kubeconfig := server.Kubeconfig(t, "system:serviceaccount:kube-system:culvert")
 package kubetest
 
@@ -20,6 +20,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ type Server struct {
 	dir      string
 	bin      string
 	users    []User
+	secret   string // of all tokens
 	etcdURL  string
 	port     int
 	etcd     *process
@@ -55,7 +57,7 @@ const startTimeout = 2 * time.Minute
 // known to it.
 func Start(t testing.TB, users ...User) *Server {
 	t.Helper()
-	s := &Server{dir: t.TempDir(), bin: binaries(t), users: append([]User{{Admin, []string{"system:masters"}}}, users...)}
+	s := &Server{dir: t.TempDir(), bin: binaries(t), secret: rand.Text(), users: append([]User{{Admin, []string{"system:masters"}}}, users...)}
 	s.writeSecrets(t)
 	t.Cleanup(func() {
 		for _, p := range []*process{s.api, s.etcd} {
@@ -72,17 +74,22 @@ func Start(t testing.TB, users ...User) *Server {
 		}
 	})
 	s.startEtcd(t)
-	s.port = freePort(t)
 	s.apiFlags = []string{
-		"--etcd-servers=" + s.etcdURL, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
-		fmt.Sprintf("--secure-port=%d", s.port), "--cert-dir=" + s.file("certs"), "--service-cluster-ip-range=10.96.0.0/16",
+		"--etcd-servers=" + s.etcdURL, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--cert-dir=" + s.file("certs"), "--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC", "--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + s.file("sa.pub"), "--service-account-signing-key-file=" + s.file("sa.key"),
 		"--token-auth-file=" + s.file("tokens.csv"), "--endpoint-reconciler-type=none", "--allow-privileged=true",
 		"--disable-admission-plugins=ServiceAccount", // there is no controller that makes them
 	}
-	s.StartAPI(t)
-	return s
+	var err error
+	for range 3 { // on ports that somebody took in between, once more
+		s.port = freePort(t)
+		if err = s.startAPI(); err == nil {
+			return s
+		}
+	}
+	t.Fatal(err)
+	return nil
 }
 
 // binaries is where scripts/kube-binaries has put the programs.
@@ -120,7 +127,7 @@ func (s *Server) writeSecrets(t testing.TB) {
 	}
 	var tokens strings.Builder
 	for _, u := range s.users {
-		fmt.Fprintf(&tokens, "%s,%s,%s,%q\n", token(u.Name), u.Name, u.Name, strings.Join(u.Groups, ","))
+		fmt.Fprintf(&tokens, "%s,%s,%s,%q\n", s.token(u.Name), u.Name, u.Name, strings.Join(u.Groups, ","))
 	}
 	for name, data := range map[string][]byte{
 		"sa.key":     pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}),
@@ -133,8 +140,10 @@ func (s *Server) writeSecrets(t testing.TB) {
 	}
 }
 
-// token is what a user shows.
-func token(user string) string { return "token-of-" + strings.ReplaceAll(user, ":", "-") }
+// token is what a user shows. No other server takes it.
+func (s *Server) token(user string) string {
+	return s.secret + "-" + strings.ReplaceAll(user, ":", "-")
+}
 
 // startEtcd starts etcd; on ports that somebody took in between, once more.
 func (s *Server) startEtcd(t testing.TB) {
@@ -161,14 +170,19 @@ func (s *Server) startEtcd(t testing.TB) {
 // StartAPI starts the API server, where it was before. Its data are etcd's.
 func (s *Server) StartAPI(t testing.TB) {
 	t.Helper()
-	s.api = &process{name: "kube-apiserver", path: filepath.Join(s.bin, "kube-apiserver"), log: s.file("apiserver.log"), args: s.apiFlags}
-	client, err := rest.HTTPClientFor(&rest.Config{BearerToken: token(Admin), TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
-	if err == nil {
-		err = s.api.start(fmt.Sprintf("https://127.0.0.1:%d/readyz", s.port), client)
-	}
-	if err != nil {
+	if err := s.startAPI(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (s *Server) startAPI() error {
+	s.api = &process{name: "kube-apiserver", path: filepath.Join(s.bin, "kube-apiserver"), log: s.file("apiserver.log"),
+		args: append(slices.Clone(s.apiFlags), fmt.Sprintf("--secure-port=%d", s.port))}
+	client, err := rest.HTTPClientFor(&rest.Config{BearerToken: s.token(Admin), TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
+	if err != nil {
+		return err
+	}
+	return s.api.start(fmt.Sprintf("https://127.0.0.1:%d/readyz", s.port), client)
 }
 
 // StopAPI ends the API server at once; what it had stored stays.

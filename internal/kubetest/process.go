@@ -70,16 +70,16 @@ func (p *process) wait(url string, client *http.Client) error {
 		resp, err := client.Do(req)
 		if err == nil {
 			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
 		}
 		select {
 		case <-p.ended:
 			return fmt.Errorf("ended: %s", p.cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready after %s", startTimeout)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond): // one that found its port taken is gone by now
+			if err == nil && resp.StatusCode == http.StatusOK {
+				return nil
+			}
 		}
 	}
 }
