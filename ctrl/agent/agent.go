@@ -67,10 +67,8 @@ type Agent struct {
 	// never while waiting, for status, metrics and probes need it.
 	applying sync.Mutex // one set of objects at a time
 	holding  sync.Mutex // one change of the uplinks at a time
-	hearing  sync.Mutex // one change of the listener at a time
-	ear      *outer.Listener
-	hears    outer.Local // what ear was made for
-	mute     string      // why there is none, as it was logged
+	hearing  sync.Mutex // one change of the listeners at a time
+	ears     [2]ear     // of IPv4 and IPv6
 
 	mu       sync.Mutex
 	uplinks  map[string]*uplink // by name

@@ -9,27 +9,53 @@ import (
 	"time"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/flavour"
 	"culvert/ctrl/outer"
 	"culvert/internal/drop"
 )
 
-// listen makes the agent hear what the kernel gets about the node's tunnel packets,
-// on the address that they have now.
-func (a *Agent) listen() {
-	d := a.program.Desired()
-	want := outer.Local{}
-	if d.Local != nil && d.Local.PublicIP.IsValid() {
-		want = outer.Local{Addr: d.Local.PublicIP, Port: d.Port, VNI: d.VNI}
-		for i := range d.Peers {
-			want.IPIP = want.IPIP || d.Peers[i].Encap == "ipip"
+// ear hears what the kernel gets about tunnel packets of one family.
+type ear struct {
+	listener *outer.Listener
+	local    outer.Local // what listener was made for
+	mute     string      // why there is none, as it was logged
+}
+
+// audible is what is to be heard, of IPv4 and of IPv6; zero where there are no tunnels.
+func audible(d *flavour.Desired) (all [2]outer.Local) {
+	if d.Local == nil {
+		return all
+	}
+	for i, v6 := range []bool{false, true} {
+		addr := d.Local.Endpoint(v6).PublicIP
+		if !addr.IsValid() {
+			continue
+		}
+		all[i] = outer.Local{Addr: addr, Port: d.Port, VNI: d.VNI}
+		for k := range d.Peers {
+			all[i].IPIP = all[i].IPIP || !v6 && d.Peers[k].Encap == flavour.IPIP
 		}
 	}
+	return all
+}
+
+// listen makes the agent hear what the kernel gets about the node's tunnel packets,
+// on the addresses that they have now.
+func (a *Agent) listen() {
+	want := audible(a.program.Desired())
 	a.hearing.Lock()
 	defer a.hearing.Unlock()
-	if a.hears == want {
+	for i := range want {
+		a.hear(&a.ears[i], want[i])
+	}
+}
+
+// hear makes an ear hear what it ought to. a.hearing is held.
+func (a *Agent) hear(e *ear, want outer.Local) {
+	if e.local == want {
 		return
 	}
-	if err := a.closeEar(); err != nil {
+	if err := e.close(); err != nil {
 		a.log.Warn("closing the sockets for errors about tunnel packets", "cause", err)
 	}
 	a.mu.Lock()
@@ -38,31 +64,31 @@ func (a *Agent) listen() {
 	if want == (outer.Local{}) || stopping {
 		return
 	}
-	ear, err := outer.Listen(want, (*ears)(a))
+	l, err := outer.Listen(want, (*ears)(a))
 	if err != nil { // tried again: an address may come, or cease to be tentative
-		if a.mute != err.Error() {
-			a.mute = err.Error()
+		if e.mute != err.Error() {
+			e.mute = err.Error()
 			a.log.Warn("errors about tunnel packets, and those that come in fragments, are not heard", "cause", err)
 		}
 		return
 	}
-	a.ear, a.hears, a.mute = ear, want, ""
+	*e = ear{listener: l, local: want}
 }
 
 // deafen ends what listen began.
 func (a *Agent) deafen() error {
 	a.hearing.Lock()
 	defer a.hearing.Unlock()
-	return a.closeEar()
+	return errors.Join(a.ears[0].close(), a.ears[1].close())
 }
 
-func (a *Agent) closeEar() error {
-	ear := a.ear
-	a.ear, a.hears = nil, outer.Local{}
-	if ear == nil {
+func (e *ear) close() error {
+	l := e.listener
+	e.listener, e.local = nil, outer.Local{}
+	if l == nil {
 		return nil
 	}
-	return ear.Close()
+	return l.Close()
 }
 
 // ears is the Agent as an outer.Handler.
