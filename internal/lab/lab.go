@@ -181,8 +181,9 @@ func Up(ctx context.Context, opts Options) (l *Lab, err error) {
 	if l.Dir, err = os.MkdirTemp("", l.Name+"-"); err != nil {
 		return nil, fmt.Errorf("lab directory: %w", err)
 	}
-	defer func() {
-		if err != nil {
+	built := false
+	defer func() { // Options.Source may end a test's goroutine
+		if err != nil || !built {
 			err = errors.Join(err, l.Down())
 			l = nil
 		}
@@ -211,6 +212,7 @@ func Up(ctx context.Context, opts Options) (l *Lab, err error) {
 			return l, err
 		}
 	}
+	built = true
 	return l, nil
 }
 

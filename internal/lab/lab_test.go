@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -183,6 +184,31 @@ func TestUpUndoesItself(t *testing.T) {
 	if _, err := Up(t.Context(), Options{BinDir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "make build") {
 		t.Errorf("without programs: %v", err)
 	}
+}
+
+// A source that ends the goroutine, as t.Fatal does, leaves nothing either.
+func TestUpUndoesItselfWhenLeft(t *testing.T) {
+	bin := t.TempDir()
+	for _, name := range []string{"culvertd", "culvert-cni"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var name string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = Up(t.Context(), Options{BinDir: bin, Source: func(l *Lab, _ *Node) (string, error) {
+			name = l.Name
+			runtime.Goexit()
+			return "", nil
+		}})
+	}()
+	<-done
+	if name == "" {
+		t.Fatal("the source was not asked")
+	}
+	mustBeGone(t, name)
 }
 
 // cancelOn cancels when it reads a word.
