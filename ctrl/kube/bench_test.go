@@ -75,7 +75,7 @@ func bigNode(i int) *corev1.Node {
 	n.Annotations["projectcalico.org/IPv4VXLANTunnelAddr"] = "10.0.0.1"
 	for j := range 40 {
 		n.Status.Images = append(n.Status.Images, corev1.ContainerImage{SizeBytes: 1 << 20, Names: []string{
-			fmt.Sprintf("registry.example.org/team/image-%d@sha256:%064d", j, j), fmt.Sprintf("registry.example.org/team/image-%d:v1", j)}})
+			fmt.Sprintf("a-long-name-of/team/image-%d@sha256:%064d", j, j), fmt.Sprintf("a-long-name-of/team/image-%d:v1", j)}})
 	}
 	for _, t := range []corev1.NodeConditionType{"MemoryPressure", "DiskPressure", "PIDPressure", "Ready", "NetworkUnavailable"} {
 		n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{Type: t, Status: "False", Reason: "KubeletHasIt", Message: "kubelet has what it takes"})
