@@ -747,11 +747,16 @@ func FuzzStreams(f *testing.F) {
 	})
 }
 
-// Half a list is none, wherever it is cut.
+// Half a list is none, wherever it is cut. Behind the list its envelope has two empty
+// fields of two bytes each (runtime.Unknown), which say nothing.
 func TestHalfAList(t *testing.T) {
 	k := nodes()
 	list := manyNodes(2)
-	for n := 0; n < len(list); n += 7 {
+	whole := len(list) - 4
+	for n := 0; n < whole; n++ {
+		if n%7 != 0 && n < whole-100 {
+			continue
+		}
 		version, err := readList(strings.NewReader(string(list[:n])), &k, func(metav1.Object, error) {})
 		if err == nil && version != "" {
 			t.Fatalf("%d of %d bytes pass for a list", n, len(list))
