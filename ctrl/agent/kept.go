@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"culvert/ctrl/diskfile"
 )
 
 // kept is what this node publishes about itself, which with manifests as the source
@@ -70,27 +72,11 @@ func (k *kept) put(annotations map[string]string) error {
 	n.Metadata.Name, n.Metadata.Annotations = k.node, next
 	data, err := json.MarshalIndent(n, "", "  ")
 	if err == nil {
-		err = replaceFile(k.path, append(data, '\n'))
+		err = diskfile.Write(k.path, append(data, '\n'), true)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping what this node publishes: %w", err)
 	}
 	k.annotations = next
 	return nil
-}
-
-// replaceFile puts a file in place whole, on the disk when it returns.
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".node-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
 }

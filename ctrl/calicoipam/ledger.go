@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"culvert/ctrl/diskfile"
 )
 
 // entry is what this node owes the API server about one owner's addresses, a file
@@ -48,10 +50,8 @@ func (l ledger) path(owner string) string { return filepath.Join(l.dir, owner+en
 func (l ledger) put(e *entry) error {
 	data, err := json.Marshal(e)
 	if err == nil {
-		temp := filepath.Join(l.dir, ".tmp-"+e.Owner)
-		if err = os.WriteFile(temp, append(data, '\n'), 0o600); err == nil {
-			err = os.Rename(temp, l.path(e.Owner))
-		}
+		// What a crash of the machine loses is found again, from pods and blocks.
+		err = diskfile.Write(l.path(e.Owner), append(data, '\n'), false)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping the addresses of %s: %w", e.Owner, err)

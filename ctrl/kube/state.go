@@ -20,6 +20,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"culvert/ctrl/diskfile"
 	"culvert/ctrl/source"
 )
 
@@ -205,20 +206,9 @@ func (s *state) save() error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(s.path), ".objects-")
-	if err != nil {
-		return err
-	}
 	h := s.want
 	h.Saved = time.Now()
-	err = errors.Join(s.write(file, h, s.objects.Load()), file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), s.path)
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-	}
-	return err
+	return diskfile.WriteFrom(s.path, true, func(w io.Writer) error { return s.write(w, h, s.objects.Load()) })
 }
 
 func (s *state) write(w io.Writer, h header, objects *source.Objects) error {

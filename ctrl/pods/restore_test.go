@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/diskfile"
 )
 
 func TestRestore(t *testing.T) {
@@ -23,7 +24,7 @@ func TestRestore(t *testing.T) {
 	w = w.afterCrash()
 	delete(w.links, before[1].HostName) // its namespace went while culvertd was down
 	m = newManager(t, w, dir)
-	if err := os.WriteFile(filepath.Join(m.store.dir, tempPrefix+"x"), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(m.store.dir, diskfile.TempPrefix+"x"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -204,13 +205,13 @@ func TestCrashAtEveryStep(t *testing.T) {
 
 func TestWriteFileLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
-	if err := writeFile(filepath.Join(dir, "a"), []byte("1"), true); err != nil {
+	if err := diskfile.Write(filepath.Join(dir, "a"), []byte("1"), true); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeFile(filepath.Join(dir, "b"), []byte("1"), true); err == nil {
+	if err := diskfile.Write(filepath.Join(dir, "b"), []byte("1"), true); err == nil {
 		t.Error("a directory was replaced by a file")
 	}
 	if files, _ := os.ReadDir(dir); len(files) != 2 {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"culvert/ctrl/diskfile"
 	"culvert/ctrl/ipam"
 )
 
@@ -16,7 +17,6 @@ import (
 const (
 	recordSuffix  = ".json"
 	corruptSuffix = ".corrupt"
-	tempPrefix    = ".tmp-"
 )
 
 // store is the records on disk, a file each, and the allocator's history. A
@@ -37,7 +37,7 @@ func (s *store) put(rec *Record, sync bool) error {
 		return fmt.Errorf("pod record: %w", err)
 	}
 	key := rec.Key()
-	if err := writeFile(s.path(key), append(data, '\n'), sync); err != nil {
+	if err := diskfile.Write(s.path(key), append(data, '\n'), sync); err != nil {
 		return fmt.Errorf("pod record: %w", err)
 	}
 	return nil
@@ -60,7 +60,7 @@ func (s *store) load() (recs []Record, problems []error, err error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
-		if strings.HasPrefix(e.Name(), tempPrefix) {
+		if strings.HasPrefix(e.Name(), diskfile.TempPrefix) {
 			_ = os.Remove(path) // the leftover of a crash
 			continue
 		}
@@ -99,7 +99,7 @@ func (s *store) putHistory(h ipam.History) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.history, data, false)
+	return diskfile.Write(s.history, data, false)
 }
 
 // loadHistory reads it; a missing or bad file is an empty history.
@@ -109,36 +109,4 @@ func (s *store) loadHistory() (h ipam.History) {
 		return nil
 	}
 	return h
-}
-
-// writeFile puts a file in place whole: written beside it, then renamed.
-func writeFile(path string, data []byte, sync bool) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, tempPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil && sync {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if !sync {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
