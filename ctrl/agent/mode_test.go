@@ -86,7 +86,7 @@ func TestModeIsDecidedOnceThereArePods(t *testing.T) {
 		want  string
 		told  string
 	}{
-		{looks: "native", want: "native"}, // for now: this node's object is not there
+		{looks: "native", want: "native"}, // not decided yet: this node's object is not there
 		{looks: "calico", want: "calico"},
 		{looks: "native", own: true, want: "native"},
 		{looks: "flannel", own: true, want: "flannel"}, // without pods nothing is lost

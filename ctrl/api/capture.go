@@ -153,17 +153,11 @@ func (q *CaptureRequest) Query() url.Values {
 // not there. What it does not know, and what is beyond the bounds, it refuses.
 func ParseCaptureRequest(v url.Values) (CaptureRequest, error) {
 	q := CaptureRequest{Direction: "any", Snaplen: DefaultSnaplen, Count: DefaultCaptureCount, Duration: DefaultCaptureDuration}
-	for _, key := range slices.Sorted(maps.Keys(v)) {
-		if key == "port" {
-			q.Ports = v[key]
-			continue
-		}
-		if n := len(v[key]); n != 1 {
-			return CaptureRequest{}, fmt.Errorf("%s is given %d times", key, n)
-		}
-		if err := q.set(key, v.Get(key)); err != nil {
-			return CaptureRequest{}, fmt.Errorf("%s: %w", key, err)
-		}
+	q.Ports = v["port"] // the only one that may be given several times
+	v = maps.Clone(v)
+	delete(v, "port")
+	if err := setEach(v, q.set); err != nil {
+		return CaptureRequest{}, err
 	}
 	return q, nil
 }

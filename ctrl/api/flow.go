@@ -173,15 +173,23 @@ func (q *FlowFilter) Check() (err error) {
 // ParseFlowFilter reads what Query writes. Addresses may come without a length.
 // What it does not know it refuses: a mistyped filter must not select all.
 func ParseFlowFilter(v url.Values) (q FlowFilter, err error) {
-	for _, key := range slices.Sorted(maps.Keys(v)) {
-		if n := len(v[key]); n != 1 {
-			return FlowFilter{}, fmt.Errorf("%s is given %d times", key, n)
-		}
-		if err := q.set(key, v.Get(key)); err != nil {
-			return FlowFilter{}, fmt.Errorf("%s: %w", key, err)
-		}
+	if err := setEach(v, q.set); err != nil {
+		return FlowFilter{}, err
 	}
 	return q, nil
+}
+
+// setEach calls set for every key of a query, each of which may be there once.
+func setEach(v url.Values, set func(key, value string) error) error {
+	for _, key := range slices.Sorted(maps.Keys(v)) {
+		if n := len(v[key]); n != 1 {
+			return fmt.Errorf("%s is given %d times", key, n)
+		}
+		if err := set(key, v.Get(key)); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	return nil
 }
 
 func (q *FlowFilter) set(key, value string) (err error) {

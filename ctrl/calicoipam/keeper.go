@@ -277,7 +277,7 @@ func (k *Keeper) Conflicts() (all []flavour.Conflict) {
 		var taken *TakenError
 		if errors.As(e.conflict, &taken) {
 			ref := source.Ref{Kind: KindPod, Namespace: e.Attrs["namespace"], Name: e.Attrs["pod"]}
-			all = append(all, flavour.Conflict{Object: ref, Key: "status.podIP", What: taken.Error() + ", and this pod has it, too; delete one of them"})
+			all = append(all, flavour.Conflict{Object: ref, Key: "status.podIP", Reason: flavour.DuplicateAddress, What: taken.Error() + ", and this pod has it, too; delete one of them"})
 		}
 	}
 	return all

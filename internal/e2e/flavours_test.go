@@ -261,11 +261,11 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// A new node, of which the manifests say no more than an API server does when the
-// kubelet has registered it, joins a flannel cluster.
-func TestFlannelClusterOfTheWriteUp(t *testing.T) {
+// newcomer are the flannel cluster's manifests, before anybody has
+// annotated the node agent.
+func newcomer(t *testing.T) (files []string) {
+	t.Helper()
 	dir := t.TempDir()
-	var files []string
 	for _, from := range manifestFiles(t, "flannel") {
 		text, err := os.ReadFile(from)
 		if err != nil {
@@ -275,6 +275,13 @@ func TestFlannelClusterOfTheWriteUp(t *testing.T) {
 		write(t, file, withoutAnnotations(string(text), "agent"))
 		files = append(files, file)
 	}
+	return files
+}
+
+// A new node, of which the manifests say no more than an API server does when the
+// kubelet has registered it, joins a flannel cluster.
+func TestFlannelClusterOfTheWriteUp(t *testing.T) {
+	files := newcomer(t)
 	rule := flavour.VTEPMAC("agent").String()
 	c := up(t, lab.Options{Cluster: flannelCluster(files, rule)})
 	server, n := c.Nodes[0], c.Nodes[1]

@@ -21,22 +21,9 @@ import (
 	"culvert/ctrl/calicoipam"
 	"culvert/ctrl/calicoipam/ipamtest"
 	"culvert/ctrl/kube"
-	"culvert/ctrl/podlink"
 	"culvert/internal/kubetest"
 	"culvert/internal/lab"
 )
-
-// inNetns runs functions in a network namespace.
-func inNetns(name string) func(func() error) error {
-	return func(f func() error) error {
-		ns, err := podlink.OpenNetns("/run/netns/" + name)
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
-		return ns.Do(f)
-	}
-}
 
 // inconsistent says what is wrong in the blocks and handles of a server, where the
 // kernel's nodes have no blocks, only affinities.
@@ -79,7 +66,7 @@ func TestKubeCalicoIPAM(t *testing.T) {
 	for node, cidr := range map[string]string{"master": "10.244.186.128/26", "worker2": "10.244.50.128/26"} {
 		server.Apply(t, fmt.Sprintf(`{apiVersion: crd.projectcalico.org/v1, kind: BlockAffinity, metadata: {name: %s-b}, spec: {cidr: %s, node: %s, state: confirmed, deleted: "false"}}`, node, cidr, node))
 	}
-	proxy := server.Proxy(t, inNetns(n.Netns))
+	proxy := server.Proxy(t, func(f func() error) error { return inside(n.Netns, f) })
 	if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -63,27 +63,9 @@ func metricsOf(t *testing.T, n *lab.Node) string {
 // permissions than deploy/rbac.yaml grants. It says of itself what flanneld would, tells
 // of another node's mistake at that Node, and what worked goes on.
 func TestKubePublish(t *testing.T) {
-	dir := t.TempDir()
-	var files []string
-	for _, from := range manifestFiles(t, "flannel") {
-		text, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file := filepath.Join(dir, filepath.Base(from))
-		write(t, file, withoutAnnotations(string(text), "agent"))
-		files = append(files, file)
-	}
+	files := newcomer(t)
 	rule := flavour.VTEPMAC("agent").String()
-	c := up(t, lab.Options{Cluster: &lab.Cluster{
-		Mode: "auto", Manifests: files, Underlay: prefix("192.168.0.0/24"), Pods: prefix("10.42.0.0/16"), VNI: 1, Port: 8472,
-		Nodes: []lab.ClusterNode{
-			{Name: "server", Kind: lab.Flannel, Addr: addr("192.168.0.10"), PodCIDR: prefix("10.42.0.0/24"), VTEPMAC: macServer,
-				Pods: []lab.ClusterPod{{Name: "s1", Addr: addr("10.42.0.7")}}},
-			{Name: "agent", Kind: lab.Culvert, Addr: addr("192.168.0.11"), PodCIDR: prefix("10.42.1.0/24"), VTEPMAC: rule,
-				Pods: []lab.ClusterPod{{Name: "a1"}}},
-		},
-	}})
+	c := up(t, lab.Options{Cluster: flannelCluster(files, rule)})
 	n, s1 := c.Nodes[1], c.Nodes[0].Pods[0]
 	s := kubetest.Start(t, kubetest.User{Name: agentUser})
 	s.ApplyFiles(t, append(files, "../../deploy/rbac.yaml")...)

@@ -188,9 +188,6 @@ func (s *Server) startAPI() error {
 // StopAPI ends the API server at once; what it had stored stays.
 func (s *Server) StopAPI() { s.api.kill() }
 
-// Memory is the API server's resident memory in bytes.
-func (s *Server) Memory(t testing.TB) int64 { return s.api.memory(t) }
-
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,10 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -101,18 +98,4 @@ func (p *process) tail() string {
 		return err.Error()
 	}
 	return string(data[max(0, len(data)-most):])
-}
-
-// memory is what the process has resident, in bytes.
-func (p *process) memory(t testing.TB) int64 {
-	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(data))[1], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pages * int64(os.Getpagesize())
 }
