@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
+.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -15,6 +15,9 @@ EXEC := $(if $(SUDO),-exec '$(SUDO)')
 PACKAGES ?= ./...
 TESTFLAGS ?=
 BENCHFLAGS ?=
+# What the image is called: its version, and the name that deploy/culvert.yaml has.
+IMAGE ?= localhost/culvert
+IMAGEFILE ?= bin/culvert-image.tar
 VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
 VMTAGS ?= vm
 VMFLAGS ?=
@@ -25,6 +28,13 @@ KUBEFLAGS ?=
 build:
 	mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+# An OCI archive of the three programs of a node, from scratch and without a registry: the same
+# bytes from the same commit and Go. 'ctr -n k8s.io image import bin/culvert-image.tar' on each node.
+image: build
+	$(GO) run ./internal/ociimage/mkimage -o $(IMAGEFILE) -name $(IMAGE):$(or $(VERSION),devel),$(IMAGE):latest \
+		-version '$(or $(VERSION),devel)' -created "$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}" \
+		bin/culvertd bin/culvert bin/culvert-cni
 
 # All tests, those in namespaces of their own included. One package at a time:
 # several measure. Compiling for speed takes longer than it would save.

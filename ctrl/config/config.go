@@ -42,6 +42,7 @@ type Config struct {
 	StateDir string
 	// Listen is HOST:PORT of metrics and health.
 	Listen string
+	CNI    CNI
 
 	file    string
 	from    map[string]string // by key: file or environment
@@ -78,6 +79,15 @@ type XDP struct {
 	ZeroCopy  string // auto, on or off
 	FrameSize int
 	RingSize  int
+}
+
+// CNI configures what the container runtime is told of the plugin.
+type CNI struct {
+	// ConfDir is the runtime's directory of CNI configurations; empty: somebody else
+	// writes there.
+	ConfDir string
+	// Conf is the file that is put there, under its own name.
+	Conf string
 }
 
 // Flows configures the flow table.
@@ -144,6 +154,7 @@ func defaults() *Config {
 		Socket:   "/run/culvert/culvert.sock",
 		StateDir: "/var/lib/culvert",
 		Listen:   "127.0.0.1:9476",
+		CNI:      CNI{Conf: "/etc/culvert/10-culvert.conflist"},
 		from:     map[string]string{},
 		where:    map[string]string{},
 	}

@@ -29,6 +29,7 @@ flows: {capacity: 262144}
 socket: /run/culvert/culvert.sock
 stateDir: /var/lib/culvert
 listen: 127.0.0.1:9476
+cni: {confDir: "", conf: /etc/culvert/10-culvert.conflist}
 `
 
 // Every encapsulation is accepted, and a pod MTU as large as it leaves room for.
@@ -102,6 +103,7 @@ flows: {capacity: 1000000}
 socket: /tmp/c.sock
 stateDir: /tmp/state
 listen: "[::]:0"
+cni: {confDir: /etc/cni/net.d, conf: /tmp/05-culvert.conflist}
 node: a.b-1
 `), nil)
 	if err != nil {
@@ -112,6 +114,7 @@ node: a.b-1
 		Native: Native{"vxlan", false, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/48")}},
 		VXLAN:  VXLAN{1<<24 - 1, 8472}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, NAT: NAT{"off", 2000, 3000, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, MTU: 8950, MSSClamp: true, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
 		Flows: Flows{1000000}, Socket: "/tmp/c.sock", StateDir: "/tmp/state", Listen: "[::]:0",
+		CNI:  CNI{"/etc/cni/net.d", "/tmp/05-culvert.conflist"},
 		file: "c.yaml", from: c.from, where: c.where,
 	}
 	if !reflect.DeepEqual(c, want) {

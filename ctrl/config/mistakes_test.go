@@ -8,12 +8,12 @@ import (
 // mistakes are files and the one line each gives, without "c.yaml:".
 var mistakes = []struct{ in, want string }{
 	// Shape.
-	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen"},
+	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni"},
 	{"mtu: 1400\nuplink: [eth0]\n", "2: uplink: unknown key; did you mean uplinks?"},
 	{"MTU: 1400\n", "1: MTU: unknown key; did you mean mtu?"},
 	{"vxlan:\n  vni: 1\n  vlan: 2\n", "3: vxlan.vlan: unknown key; known here are vni, port"},
 	{"native: {crosssubnet: true}\n", "1: native.crosssubnet: unknown key; did you mean crossSubnet?"},
-	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen`},
+	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni`},
 	{"vxlan: 4789\n", "1: vxlan: is a number, want a mapping; write key: value lines"},
 	{"\n\nvxlan:\n- 1\n", "4: vxlan: is a list, want a mapping; write key: value lines"},
 	{"node\n", "1: is text, want a mapping; write key: value lines"},
@@ -75,6 +75,9 @@ var mistakes = []struct{ in, want string }{
 	{"socket: culvert.sock\n", `1: socket: "culvert.sock" is no absolute path; begin it with /`},
 	{"socket: /" + strings.Repeat("x", 106) + "\n", "1: socket: has 107 bytes, a unix socket's path at most 106; choose a shorter path"},
 	{"stateDir: state\n", `1: stateDir: "state" is no absolute path; begin it with /`},
+	{"cni: {confDir: cni}\n", `1: cni.confDir: "cni" is no absolute path; begin it with /`},
+	{"cni: {conf: ''}\n", `1: cni.conf: "" is no absolute path; begin it with /`},
+	{"cni: /etc/cni/net.d\n", "1: cni: is text, want a mapping; write key: value lines"},
 	{"listen: 9476\n", "1: listen: is a number, want text; put it in quotes"},
 	{"listen: 127.0.0.1\n", `1: listen: "127.0.0.1" is no address to listen on; write HOST:PORT such as 127.0.0.1:9476`},
 	{"listen: 127.0.0.1:metrics\n", `1: listen: port "metrics" is out of range; write a number from 0 to 65535`},

@@ -38,6 +38,8 @@ var schema = []key{
 	{"socket", text(func(c *Config) *string { return &c.Socket }, socketPath), func(c *Config) any { return c.Socket }},
 	{"stateDir", text(func(c *Config) *string { return &c.StateDir }, absolutePath), func(c *Config) any { return c.StateDir }},
 	{"listen", text(func(c *Config) *string { return &c.Listen }, hostPort), func(c *Config) any { return c.Listen }},
+	{"cni.confDir", text(func(c *Config) *string { return &c.CNI.ConfDir }, noneOr(absolutePath)), func(c *Config) any { return c.CNI.ConfDir }},
+	{"cni.conf", text(func(c *Config) *string { return &c.CNI.Conf }, absolutePath), func(c *Config) any { return c.CNI.Conf }},
 }
 
 const (
