@@ -143,6 +143,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.ipam, err = ipam.New(); err != nil {
 		return err
 	}
+	a.ipam.SetCooldown(a.cfg.IPAM.Cooldown, nil)
 	cluster, err := a.openKeeper()
 	if err != nil {
 		return err

@@ -214,6 +214,8 @@ func (m *Manager) update(p *pod, rec *Record) {
 
 // saveHistory keeps the order of addresses. Losing it costs only the order.
 func (m *Manager) saveHistory() {
+	m.history.Lock() // of two writes the later one has the later order
+	defer m.history.Unlock()
 	if err := m.store.putHistory(m.cfg.IPAM.History()); err != nil {
 		m.log.Warn("order of addresses not kept", "err", err)
 	}

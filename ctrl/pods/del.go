@@ -70,6 +70,8 @@ func (m *Manager) drop(p *pod) error {
 			return err
 		}
 	}
+	m.cfg.IPAM.Retire(key.String())
+	m.saveHistory() // before the record goes: what no record holds is cooling on disk, too
 	if err := m.store.remove(key); err != nil {
 		return err
 	}
@@ -77,7 +79,6 @@ func (m *Manager) drop(p *pod) error {
 	delete(m.pods, key)
 	m.mu.Unlock()
 	m.cfg.IPAM.Release(key.String())
-	m.saveHistory()
 	return nil
 }
 
