@@ -39,7 +39,9 @@ func (m *Manager) check(req *request) error {
 	}
 	spec := rec.spec()
 	spec.Netns = req.netns
-	req.tuned(prev, &spec)
+	if err := req.tuned(prev, &spec); err != nil {
+		return err
+	}
 	return linkCheckError(m.cfg.Links.Check(spec))
 }
 
@@ -69,20 +71,22 @@ func (r *request) comparePrev(prev *prevResult, rec *Record) error {
 	return nil
 }
 
-// tuned lets what a plugin later in the chain changed (tuning: MAC, MTU) hold.
-func (r *request) tuned(prev *prevResult, spec *podlink.Spec) {
+// tuned lets the MTU hold that a plugin later in the chain (tuning) has given, which a
+// result has from CNI 1.1 on: where it does not say, any is right. Another MAC is not:
+// the dataplane takes the pod's frames with the one that it was given only.
+func (r *request) tuned(prev *prevResult, spec *podlink.Spec) error {
 	if prev == nil {
-		return
+		return nil
 	}
 	for _, i := range prev.Interfaces {
 		if i.Name != spec.IfName || i.Sandbox == "" {
 			continue
 		}
-		if mac := parseMAC(i.Mac); mac != nil {
-			spec.MAC = mac
+		if mac := parseMAC(i.Mac); mac != nil && mac.String() != spec.MAC.String() {
+			return refuse(api.CNICheckFailed, "prevResult gives %s the MAC %s, and the dataplane takes frames with %s only: "+
+				"a MAC is culvert-cni's to give (capability mac), not that of a plugin after it", i.Name, mac, spec.MAC)
 		}
-		if i.Mtu != 0 {
-			spec.MTU = i.Mtu
-		}
+		spec.MTU = i.Mtu
 	}
+	return nil
 }

@@ -14,6 +14,9 @@ import (
 // told to come back (CNI code 11).
 var ErrTryAgain = errors.New("try again later")
 
+// errNoMTU is why there are no pods at first.
+var errNoMTU = errors.New("culvertd does not know the pods' MTU yet: it waits for its uplink")
+
 // Error is a refusal with a CNI error code.
 type Error struct {
 	Code    uint

@@ -49,6 +49,15 @@ func TestGCAndStatus(t *testing.T) {
 	mustFail(t, m, call("ADD", "c9", "c9"), api.CNITryAgain, "no uplink")
 	m.cfg.Ready, m.cfg.MTU = func() error { return nil }, func() int { return 0 }
 	mustFail(t, m, call("ADD", "c9", "c9"), api.CNITryAgain, "MTU")
+	mustFail(t, m, call("STATUS", "", ""), api.CNINotAvailable, "MTU")
+	// A pod that could not be attached again has no connections, either.
+	m = newManager(t, w.afterCrash(), m.cfg.StateDir)
+	m.cfg.Ready = func() error { return fmt.Errorf("no uplink") }
+	m.cfg.Links.(*world).fail = "attach"
+	if err := m.Restore(context.Background()); err == nil {
+		t.Error("restored although the dataplane takes no port")
+	}
+	mustFail(t, m, call("STATUS", "", ""), api.CNIDegraded, "no uplink")
 }
 
 func TestLeftDELs(t *testing.T) {
