@@ -1,0 +1,280 @@
+//go:build containers
+
+package containers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"culvert/ctrl/api"
+	"culvert/internal/lab"
+)
+
+// cniResult is what is looked at of a result, in any version.
+type cniResult struct {
+	CNIVersion string
+	Interfaces []struct {
+		Name, Mac, Sandbox string
+		MTU                int
+	}
+	IPs []struct {
+		Address   netip.Prefix
+		Gateway   netip.Addr
+		Interface *int
+	}
+	Routes []struct {
+		Dst netip.Prefix
+		GW  netip.Addr
+	}
+}
+
+// cnitool runs a command of the CNI project's tool, which is libcni. Its cache, in
+// /var/lib/cni, is one of the test's.
+func (c *cluster) cnitool(command, netns string, env ...string) (string, error) {
+	cmd := c.command(c.node.Netns, "unshare", "--mount", "--propagation", "private", "sh", "-c",
+		`mount --bind "$0" /var/lib && exec cnitool "$@"`, filepath.Join(c.dir, "varlib"), command, "culvert", "/run/netns/"+netns)
+	cmd.Env = append(cmd.Env, env...)
+	return output(cmd)
+}
+
+// mustTool is cnitool for a command that succeeds.
+func (c *cluster) mustTool(command, netns string, env ...string) string {
+	c.t.Helper()
+	out, err := c.cnitool(command, netns, env...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// add is an ADD with its result, in which eth0 and its addresses are to be found as runtimes do.
+func (c *cluster) add(netns string, env ...string) (r cniResult) {
+	c.t.Helper()
+	out := c.mustTool("add", netns, env...)
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	for _, ip := range r.IPs {
+		if ip.Interface == nil || *ip.Interface >= len(r.Interfaces) || r.Interfaces[*ip.Interface].Name != "eth0" ||
+			r.Interfaces[*ip.Interface].Sandbox != "/run/netns/"+netns || !ip.Address.IsSingleIP() {
+			c.t.Errorf("an address that runtimes do not find: %s", out)
+		}
+	}
+	if len(r.IPs) == 0 {
+		c.t.Errorf("no address: %s", out)
+	}
+	return r
+}
+
+// TestContainersCNITool goes through a pod's life with libcni, in every version.
+func TestContainersCNITool(t *testing.T) {
+	c := up(t, lab.Options{Pods: 1, Family: lab.Dual})
+	far := c.Nodes[1].Pods[0]
+	for _, version := range api.CNIVersions {
+		t.Run(version, func(t *testing.T) {
+			c.t = t
+			c.conflist(version, `,"capabilities":{"ips":true,"mac":true,"portMappings":true}`)
+			pod := c.newNetns("p" + strings.ReplaceAll(version, ".", ""))
+			c.mustTool("status", pod)
+			r := c.add(pod, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web",
+				`CAP_ARGS={"mac":"02:11:22:33:44:55","portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}`)
+			if r.CNIVersion != version || len(r.IPs) != 2 || len(r.Routes) != 2 || r.Interfaces[*r.IPs[0].Interface].Mac != "02:11:22:33:44:55" {
+				t.Errorf("result: %+v", r)
+			}
+			if mtu := r.Interfaces[*r.IPs[0].Interface].MTU; (mtu == c.PodMTU()) != (version == "1.1.0") {
+				t.Errorf("MTU %d in a result of %s", mtu, version)
+			}
+			if p := c.pods()["web"]; p.MAC != "02:11:22:33:44:55" || len(p.PortMappings) != 1 || p.PortMappings[0].HostPort != 8080 {
+				t.Errorf("culvertd has %+v", p)
+			}
+			for _, addr := range far.Addrs {
+				c.mustIn(pod, "ping", "-n", "-c", "1", "-W", "5", addr.String())
+			}
+			if _, err := c.cnitool("add", pod, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web"); err == nil || !strings.Contains(err.Error(), "already") {
+				t.Errorf("a second ADD: %v", err)
+			}
+			if version != "0.3.1" { // which has no CHECK
+				c.mustTool("check", pod)
+				c.mustIn(pod, "ip", "addr", "del", r.IPs[0].Address.String(), "dev", "eth0")
+				if _, err := c.cnitool("check", pod); err == nil || !strings.Contains(err.Error(), r.IPs[0].Address.Addr().String()) {
+					t.Errorf("CHECK without the address: %v", err)
+				}
+			}
+			for range 2 {
+				c.mustTool("del", pod)
+			}
+			if _, still := c.pods()["web"]; still {
+				t.Error("DEL left the pod")
+			}
+		})
+	}
+}
+
+// gc runs culvert-cni's GC as a runtime with this list of valid attachments does.
+func (c *cluster) gc(valid string) error {
+	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"culvert","type":"culvert-cni","socket":%q,"cni.dev/valid-attachments":%s,"cni.dev/attachments":%[2]s}`,
+		c.node.Socket, valid)
+	cmd := c.command(c.node.Netns, "culvert-cni")
+	cmd.Env = append(cmd.Env, "CNI_COMMAND=GC")
+	cmd.Stdin = strings.NewReader(conf)
+	_, err := output(cmd)
+	return err
+}
+
+// TestContainersGC: cnitool knows no valid attachments, and sends no list of them. What
+// libcni has cached goes by DEL, and nothing else: without a list we take none for stale.
+func TestContainersGC(t *testing.T) {
+	c := up(t, lab.Options{Pods: 1})
+	c.conflist("1.1.0", "")
+	for _, name := range []string{"a", "b", "c", "d"} {
+		c.add(c.newNetns(name), "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME="+name)
+	}
+	for _, name := range []string{"b", "c", "d"} { // the runtime has forgotten these; the plugin has not
+		cached, err := filepath.Glob(filepath.Join(c.dir, "varlib/cni/results", "culvert-"+c.pods()[name].ContainerID+"-eth0"))
+		if err != nil || len(cached) != 1 {
+			t.Fatalf("libcni's cache: %v, %v", cached, err)
+		}
+		if err := os.Remove(cached[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.cnitool("gc", c.Name+"-a"); err == nil || !strings.Contains(err.Error(), "GC needs cni.dev/valid-attachments") {
+		t.Errorf("GC without a list: %v", err)
+	}
+	if left := c.pods(); len(left) != 4 || left["a"].Name != "" { // one is the lab's
+		t.Errorf("cnitool's GC left %+v", left)
+	}
+	d, labs := c.pods()["d"], c.node.Pods[0]
+	valid := fmt.Sprintf(`[{"containerID":%q,"ifname":"eth0"},{"containerID":%q,"ifname":"eth0"}]`, d.ContainerID, labs.ContainerID)
+	if err := c.gc(valid); err != nil {
+		t.Error(err)
+	}
+	if left := c.pods(); len(left) != 2 || left["d"].Name != "d" {
+		t.Errorf("GC left %+v", left)
+	}
+	if out := c.mustIn(c.node.Netns, "ip", "-o", "link", "show", "type", "veth"); strings.Count(out, "link/ether ee:ee:ee:ee:ee:ee") != 2 {
+		t.Errorf("GC left links:\n%s", out)
+	}
+}
+
+// TestContainersAgentAway: what libcni is told while culvertd is not there, and that a
+// DEL of that time is done later.
+func TestContainersAgentAway(t *testing.T) {
+	c := up(t, lab.Options{Pods: 1})
+	c.conflist("1.1.0", "")
+	pod, late := c.newNetns("p"), c.newNetns("late")
+	named := func(name string) string {
+		return "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=" + name
+	}
+	first := c.add(pod, named("web"))
+	if err := c.StopAgent(c.node, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for command, want := range map[string]string{"status": "code=51", "add": "code=11", "check": "code=11"} {
+		netns := late
+		if command == "check" {
+			netns = pod
+		}
+		_, err := c.cnitool(command, netns, named("late"))
+		log, _ := os.ReadFile(filepath.Join(c.dir, "cni.log"))
+		lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+		// libcni follows a failed ADD with nothing: that is the runtime's to do.
+		if err == nil || !strings.Contains(err.Error(), "culvertd is not answering") || !strings.Contains(lines[len(lines)-1], want) {
+			t.Errorf("%s: %v\n%s", command, err, lines[len(lines)-1])
+		}
+	}
+	c.mustTool("del", pod, named("web"))
+	if err := c.StartAgent(context.Background(), c.node); err != nil {
+		t.Fatal(err)
+	}
+	if _, still := c.pods()["web"]; still {
+		t.Error("the DEL was not done when culvertd started")
+	}
+	c.mustTool("status", late)
+	second := c.add(late, named("late"))
+	c.mustTool("check", late, named("late"))
+	c.mustIn(late, "ping", "-n", "-c", "1", "-W", "5", c.Nodes[1].Pods[0].Addr.String())
+	if first.IPs[0].Address == second.IPs[0].Address {
+		t.Errorf("address %s was given again at once", first.IPs[0].Address)
+	}
+	c.mustTool("del", late, named("late"))
+}
+
+// The CNI project's plugins, as they stand behind ours in a chain.
+const (
+	tuning    = `{"type":"tuning","sysctl":{"net.core.somaxconn":"511"},"mtu":1300}`
+	bandwidth = `{"type":"bandwidth","capabilities":{"bandwidth":true}}`
+	portmap   = `{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}`
+	chainArgs = `CAP_ARGS={"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}],` +
+		`"bandwidth":{"ingressRate":8000000,"ingressBurst":8000000,"egressRate":8000000,"egressBurst":8000000}}`
+)
+
+// TestContainersChain has tuning, bandwidth and portmap work on what ADD of ours tells them.
+func TestContainersChain(t *testing.T) {
+	c := up(t, lab.Options{Pods: 1})
+	// CHECK of Debian 12's portmap looks for IPv4's rules in IPv6's table as well, where
+	// there is an ip6tables: here there is none.
+	sbin := filepath.Join(c.dir, "sbin")
+	if err := errors.Join(os.Mkdir(sbin, 0o755), os.Symlink(filepath.Join(debDir, "usr/sbin/xtables-nft-multi"), filepath.Join(sbin, "iptables"))); err != nil {
+		t.Fatal(err)
+	}
+	path := "PATH=" + strings.Join([]string{binDir, sbin, os.Getenv("PATH")}, ":")
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} { // the plugins of Debian 12 know no 1.1
+		t.Run(version, func(t *testing.T) {
+			c.t = t
+			c.conflist(version, `,"capabilities":{"ips":true}`, tuning, bandwidth, portmap)
+			pod := c.newNetns("p" + strings.ReplaceAll(version, ".", ""))
+			r := c.add(pod, path, chainArgs, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web")
+			if p := c.pods()["web"]; len(p.PortMappings) != 0 {
+				t.Errorf("portmap's mappings are culvertd's as well: %+v", p)
+			}
+			if got := c.mustIn(pod, "cat", "/proc/sys/net/core/somaxconn"); strings.TrimSpace(got) != "511" {
+				t.Errorf("tuning: somaxconn is %s", got)
+			}
+			if got := c.mustIn(pod, "ip", "link", "show", "eth0"); !strings.Contains(got, "mtu 1300") {
+				t.Errorf("tuning: %s", got)
+			}
+			dnat := fmt.Sprintf("--to-destination %s:80", r.IPs[0].Address.Addr())
+			if got := c.mustIn(c.node.Netns, "iptables-save", "-t", "nat"); !strings.Contains(got, dnat) {
+				t.Errorf("portmap: %q is not among\n%s", dnat, got)
+			}
+			host := r.Interfaces[0].Name
+			if got := c.mustIn(c.node.Netns, "tc", "qdisc", "show", "dev", host); !strings.Contains(got, "tbf") {
+				t.Errorf("bandwidth: %s has %s", host, got)
+			}
+			c.mustIn(pod, "ping", "-n", "-c", "1", "-W", "5", c.Nodes[1].Pods[0].Addr.String())
+			if version != "0.3.1" {
+				c.mustTool("check", pod, path, chainArgs)
+			}
+			for range 2 {
+				c.mustTool("del", pod, path, chainArgs)
+			}
+			if got := c.mustIn(c.node.Netns, "iptables-save", "-t", "nat"); strings.Contains(got, dnat) {
+				t.Errorf("portmap left its rule:\n%s", got)
+			}
+			if links := c.mustIn(c.node.Netns, "ip", "-o", "link"); strings.Contains(links, host) || strings.Contains(links, "bwp") {
+				t.Errorf("DEL left links:\n%s", links)
+			}
+		})
+	}
+	// Behind a plugin that has made the interface we have no place.
+	ptp := `{"type":"ptp","ipam":{"type":"host-local","subnet":"192.0.2.0/24","dataDir":"` + filepath.Join(c.dir, "host-local") + `"}}`
+	c.t = t
+	second := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"culvert","plugins":[%s,{"type":"culvert-cni","socket":%q}]}`, ptp, c.node.Socket)
+	if err := os.WriteFile(filepath.Join(c.dir, "net.d", "10-culvert.conflist"), []byte(second), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pod := c.newNetns("second")
+	if _, err := c.cnitool("add", pod); err == nil || !strings.Contains(err.Error(), "has eth0 already") {
+		t.Errorf("behind ptp: %v", err)
+	}
+	c.mustTool("del", pod)
+}
