@@ -21,7 +21,7 @@ const (
 	addBusy   = 10 * addBudget
 )
 
-// TestContainersAddRate times ADD and DEL of further pods while a hundred are there.
+// TestContainersAddRate times the ADD of another hundred pods, and some DELs.
 func TestContainersAddRate(t *testing.T) {
 	c := up(t, lab.Options{Pods: 1})
 	plugin := func(command string, i int, netns string) time.Duration {
@@ -44,19 +44,19 @@ func TestContainersAddRate(t *testing.T) {
 	for i, ns := range netns {
 		if took := plugin("ADD", i, ns); i >= manyPods {
 			adds = append(adds, took)
-			dels = append(dels, plugin("DEL", i, ns))
 		}
 	}
-	if n := len(c.pods()); n != manyPods+1 { // and the lab's
-		t.Errorf("%d pods, want %d", n, manyPods+1)
+	for i := range manyPods / 5 {
+		dels = append(dels, plugin("DEL", i, netns[i]))
+	}
+	if n, want := len(c.pods()), 1+2*manyPods-manyPods/5; n != want { // one is the lab's
+		t.Errorf("%d pods, want %d", n, want)
 	}
 	slices.Sort(adds)
 	slices.Sort(dels)
-	t.Logf("ADD with %d pods: median %v, p99 %v; DEL: median %v, p99 %v", manyPods, adds[len(adds)/2], adds[len(adds)*99/100], dels[len(dels)/2], dels[len(dels)*99/100])
-	if median, p99 := adds[len(adds)/2], adds[len(adds)*99/100]; median > addBudget || p99 > addBusy {
-		t.Errorf("ADD with %d pods takes %v in the middle and %v at p99", manyPods, median, p99)
-	}
-	for i, ns := range netns[:manyPods] {
-		plugin("DEL", i, ns)
+	median, p99 := adds[len(adds)/2], adds[len(adds)*99/100]
+	t.Logf("with %d to %d pods: ADD median %v, p99 %v; DEL median %v", manyPods, 2*manyPods, median, p99, dels[len(dels)/2])
+	if median > addBudget || p99 > addBusy {
+		t.Errorf("an ADD takes %v in the middle and %v at p99", median, p99)
 	}
 }
