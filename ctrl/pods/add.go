@@ -15,8 +15,8 @@ import (
 
 // add attaches a pod, or leaves nothing behind.
 func (m *Manager) add(req *request) (*types100.Result, error) {
-	if err := m.cfg.Ready(); err != nil {
-		return nil, wrap(api.CNITryAgain, "culvertd is not ready for pods yet", err)
+	if err := m.notReady(); err != nil {
+		return nil, err
 	}
 	mtu := m.cfg.MTU()
 	if mtu == 0 {

@@ -16,6 +16,9 @@ func (m *Manager) check(req *request) error {
 	}
 	p := m.get(req.key)
 	if p == nil {
+		if err := m.notReady(); err != nil {
+			return err // its record may not have been read yet
+		}
 		return refuse(api.CNIUnknownContainer, "container %s has no interface %s here: it needs an ADD", req.key.ContainerID, req.key.IfName)
 	}
 	name := m.record(p).HostName
@@ -27,6 +30,9 @@ func (m *Manager) check(req *request) error {
 	case gone:
 		return refuse(api.CNICheckFailed, "the link %s of %s was deleted", name, rec.Name())
 	case rec.State != StateReady || !attached:
+		if err := m.notReady(); err != nil {
+			return err // it may be its turn soon
+		}
 		return refuse(api.CNICheckFailed, "%s is not attached to the dataplane: DEL and ADD it, or restart culvertd", rec.Name())
 	}
 	for _, a := range rec.Addrs {

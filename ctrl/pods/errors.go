@@ -49,6 +49,11 @@ func wrap(code uint, msg string, err error) error {
 	return &Error{Code: code, Msg: msg, Details: err.Error()}
 }
 
+// notReady tells the runtime to come back, while there is a reason to.
+func (m *Manager) notReady() error {
+	return wrap(api.CNITryAgain, "culvertd is not ready for pods yet", m.cfg.Ready())
+}
+
 // addressError is the CNI form of an allocator's error.
 func addressError(err error) error {
 	var refused *ipam.RefusedError

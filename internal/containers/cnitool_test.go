@@ -217,6 +217,27 @@ const (
 		`"bandwidth":{"ingressRate":8000000,"ingressBurst":8000000,"egressRate":8000000,"egressBurst":8000000}}`
 )
 
+// hostPort has a server in a pod, and reaches it at the node's port: from the node itself,
+// from another node and from a pod of that.
+func (c *cluster) hostPort(pod, port, hostPort string) {
+	c.t.Helper()
+	server := c.command(pod, "podtool", "serve", port)
+	if err := server.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	}()
+	far := c.Nodes[1]
+	for from, host := range map[string]string{c.node.Netns: "127.0.0.1", far.Netns: c.node.Addr.String(), far.Pods[0].Netns: c.node.Addr.String()} {
+		eventually(c.t, "the node's port "+hostPort+" at "+host+" from "+from, func() error {
+			_, err := c.in(from, "podtool", "get", "http://"+host+":"+hostPort+"/")
+			return err
+		})
+	}
+}
+
 // TestContainersChain has tuning, bandwidth and portmap work on what ADD of ours tells them.
 func TestContainersChain(t *testing.T) {
 	c := up(t, lab.Options{Pods: 1})
@@ -251,6 +272,7 @@ func TestContainersChain(t *testing.T) {
 				t.Errorf("bandwidth: %s has %s", host, got)
 			}
 			c.mustIn(pod, "ping", "-n", "-c", "1", "-W", "5", c.Nodes[1].Pods[0].Addr.String())
+			c.hostPort(pod, "80", "8080")
 			if version != "0.3.1" {
 				c.mustTool("check", pod, path, chainArgs)
 			}
