@@ -38,7 +38,8 @@ mount --rbind "$1/netns" /run/netns
 for d in etc opt; do
   mount -t overlay overlay -o "lowerdir=/$d,upperdir=$1/$d,workdir=$1/$d.work" "/$d"
 done
-mkdir -p /etc/cni /opt/cni
+rm -rf /etc/cni /opt/cni
+mkdir /etc/cni /opt/cni
 ln -s "$1/net.d" /etc/cni/net.d
 ln -s "$1/bin" /opt/cni/bin
 mount --bind "$1/varlib" /var/lib

@@ -290,10 +290,7 @@ func TestContainersChain(t *testing.T) {
 	// Behind a plugin that has made the interface we have no place.
 	ptp := `{"type":"ptp","ipam":{"type":"host-local","subnet":"192.0.2.0/24","dataDir":"` + filepath.Join(c.dir, "host-local") + `"}}`
 	c.t = t
-	second := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"culvert","plugins":[%s,{"type":"culvert-cni","socket":%q}]}`, ptp, c.node.Socket)
-	if err := os.WriteFile(filepath.Join(c.dir, "net.d", "10-culvert.conflist"), []byte(second), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	c.writeConf(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"culvert","plugins":[%s,{"type":"culvert-cni","socket":%q}]}`, ptp, c.node.Socket))
 	pod := c.newNetns("second")
 	if _, err := c.cnitool("add", pod); err == nil || !strings.Contains(err.Error(), "has eth0 already") {
 		t.Errorf("behind ptp: %v", err)

@@ -81,7 +81,7 @@ func (b *box) stopPod(s *sandbox, remove bool) {
 }
 
 // TestContainersContainerd has containerd make pods as kubelet has it do: they reach each
-// other and pods of the other node, also after culvertd was killed and started again, and
+// other, pods of the other node reach them, nodes do, and their host ports; also after culvertd was killed and started again, and
 // leave nothing.
 func TestContainersContainerd(t *testing.T) {
 	b := newBox(t)
@@ -121,6 +121,11 @@ func TestContainersContainerd(t *testing.T) {
 		out, err := b.in(far.Netns, "podtool", "get", url)
 		if err != nil || !strings.Contains(out, "you are "+far.Addr.String()+":") {
 			t.Errorf("from the other node: %s, %v", out, err)
+		}
+		for from, url := range map[string]string{b.node.Netns: url, b.Nodes[1].Netns: "http://" + b.node.Addr.String() + ":30080/"} {
+			if _, err := b.in(from, "podtool", "get", url); err != nil {
+				t.Errorf("from a node: %v", err)
+			}
 		}
 	}
 	reached()

@@ -5,6 +5,7 @@ package containers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -117,7 +118,14 @@ func (c *cluster) conflist(version, fields string, chained ...string) {
 	if !json.Valid([]byte(text)) {
 		c.t.Fatalf("not JSON: %s", text)
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, "net.d", "10-culvert.conflist"), []byte(text), 0o644); err != nil {
+	c.writeConf(text)
+}
+
+// writeConf puts a configuration in place at once, as installers do: runtimes watch.
+func (c *cluster) writeConf(text string) {
+	c.t.Helper()
+	path := filepath.Join(c.dir, "net.d", "10-culvert.conflist")
+	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {
 		c.t.Fatal(err)
 	}
 }
