@@ -287,9 +287,16 @@ func TestContainersChain(t *testing.T) {
 			}
 		})
 	}
+	c.t = t
+	c.writeConf(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"culvert","plugins":[{"type":"loopback"},{"type":"culvert-cni","socket":%q}]}`, c.node.Socket))
+	behind := c.newNetns("lo")
+	if out := c.mustTool("add", behind); !strings.Contains(out, `"name": "lo"`) || !strings.Contains(out, `"name": "eth0"`) {
+		t.Errorf("behind loopback: %s", out)
+	}
+	c.mustTool("check", behind)
+	c.mustTool("del", behind)
 	// Behind a plugin that has made the interface we have no place.
 	ptp := `{"type":"ptp","ipam":{"type":"host-local","subnet":"192.0.2.0/24","dataDir":"` + filepath.Join(c.dir, "host-local") + `"}}`
-	c.t = t
 	c.writeConf(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"culvert","plugins":[%s,{"type":"culvert-cni","socket":%q}]}`, ptp, c.node.Socket))
 	pod := c.newNetns("second")
 	if _, err := c.cnitool("add", pod); err == nil || !strings.Contains(err.Error(), "has eth0 already") {
