@@ -101,7 +101,7 @@ func TestContainersContainerd(t *testing.T) {
 				return err
 			}
 		}
-		return fmt.Errorf("not ready: %+v, %v", s, err)
+		return fmt.Errorf("not ready: %+v, %w", s, err)
 	})
 
 	web, client := b.runPod("web", `{"container_port":8080,"host_port":30080}`), b.runPod("client", "")
