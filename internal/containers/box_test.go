@@ -62,7 +62,7 @@ state = "%[1]s/containerd/state"
 // newBox moves the node's culvertd into a box, and starts containerd there.
 func newBox(t *testing.T) *box {
 	t.Helper()
-	b := &box{cluster: up(t, lab.Options{Pods: 1})}
+	b := &box{cluster: up(t, lab.Options{Pods: 1, Family: lab.Dual})}
 	b.cgroup = "/" + b.Name
 	if err := b.StopAgent(b.node, syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,9 @@ import (
 
 // sandbox is a pod of containerd's.
 type sandbox struct {
-	name, id, ip string
-	config       string // as JSON: the same text goes with each of its containers
+	name, id string
+	ip, ip6  string
+	config   string // as JSON: the same text goes with each of its containers
 }
 
 // sandboxConfig is what kubelet would ask for.
@@ -34,14 +35,18 @@ func (b *box) runPod(name, ports string) *sandbox {
 	s.id = made.ID
 	var is struct {
 		Status struct {
-			Network struct{ IP string }
+			Network struct {
+				IP         string
+				Additional []struct{ IP string } `json:"additional_ips"`
+			}
 		}
 	}
 	b.mustCRI("PodSandboxStatus", fmt.Sprintf(`{"pod_sandbox_id":%q}`, s.id), &is)
-	s.ip = is.Status.Network.IP
-	if p := b.pods()[name]; s.ip == "" || len(p.Addrs) != 1 || p.Addrs[0] != s.ip || p.ContainerID != s.id || p.Namespace != "test" {
-		b.t.Errorf("containerd says %q is %s, culvertd %+v", name, s.ip, p)
+	p, net := b.pods()[name], is.Status.Network
+	if len(net.Additional) != 1 || len(p.Addrs) != 2 || p.Addrs[0] != net.IP || p.Addrs[1] != net.Additional[0].IP || p.ContainerID != s.id || p.Namespace != "test" {
+		b.t.Fatalf("containerd says of %s %+v, culvertd %+v", name, net, p)
 	}
+	s.ip, s.ip6 = p.Addrs[0], p.Addrs[1]
 	return s
 }
 
@@ -118,6 +123,9 @@ func TestContainersContainerd(t *testing.T) {
 			}
 			return err
 		})
+		if out, err := b.get(caller, "http://["+web.ip6+"]:8080/"); err != nil || !strings.Contains(out, "you are ["+client.ip6+"]:") {
+			t.Errorf("pod to pod with IPv6: %s, %v", out, err)
+		}
 		out, err := b.in(far.Netns, "podtool", "get", url)
 		if err != nil || !strings.Contains(out, "you are "+far.Addr.String()+":") {
 			t.Errorf("from the other node: %s, %v", out, err)
