@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,18 +75,26 @@ func (c *cluster) add(netns string, env ...string) (r cniResult) {
 	return r
 }
 
-// TestContainersCNITool goes through a pod's life with libcni, in every version.
+// TestContainersCNITool goes through a pod's life with libcni, in every version, and
+// with a TAP.
 func TestContainersCNITool(t *testing.T) {
 	c := up(t, lab.Options{Pods: 1, Family: lab.Dual})
 	far := c.Nodes[1].Pods[0]
-	for _, version := range api.CNIVersions {
-		t.Run(version, func(t *testing.T) {
+	for i, version := range slices.Concat(api.CNIVersions, []string{"1.1.0"}) {
+		kind := "veth"
+		if i == len(api.CNIVersions) {
+			kind = "tap"
+		}
+		t.Run(version+" "+kind, func(t *testing.T) {
 			c.t = t
-			c.conflist(version, `,"capabilities":{"ips":true,"mac":true,"portMappings":true}`)
-			pod := c.newNetns("p" + strings.ReplaceAll(version, ".", ""))
+			c.conflist(version, `,"interface":"`+kind+`","capabilities":{"ips":true,"mac":true,"portMappings":true}`)
+			pod := c.newNetns(fmt.Sprint("p", i))
 			c.mustTool("status", pod)
 			r := c.add(pod, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web",
 				`CAP_ARGS={"mac":"02:11:22:33:44:55","portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}`)
+			if ends := map[string]int{"veth": 2, "tap": 1}; len(r.Interfaces) != ends[kind] {
+				t.Errorf("interfaces of a %s: %+v", kind, r.Interfaces)
+			}
 			if r.CNIVersion != version || len(r.IPs) != 2 || len(r.Routes) != 2 || r.Interfaces[*r.IPs[0].Interface].Mac != "02:11:22:33:44:55" {
 				t.Errorf("result: %+v", r)
 			}
@@ -295,6 +304,18 @@ func TestContainersChain(t *testing.T) {
 	}
 	c.mustTool("check", behind)
 	c.mustTool("del", behind)
+	// A TAP has no end on the node: portmap needs none, bandwidth does.
+	tap := c.newNetns("tap")
+	c.conflist("1.0.0", `,"interface":"tap"`, tuning, portmap)
+	c.add(tap, path, chainArgs)
+	c.hostPort(tap, "80", "8080")
+	c.mustTool("check", tap, path, chainArgs)
+	c.mustTool("del", tap, path, chainArgs)
+	c.conflist("1.0.0", `,"interface":"tap"`, bandwidth)
+	if _, err := c.cnitool("add", tap, path, chainArgs); err == nil || !strings.Contains(err.Error(), "no veth peer") {
+		t.Errorf("bandwidth behind a TAP: %v", err)
+	}
+	c.mustTool("del", tap, path, chainArgs)
 	// Behind a plugin that has made the interface we have no place.
 	ptp := `{"type":"ptp","ipam":{"type":"host-local","subnet":"192.0.2.0/24","dataDir":"` + filepath.Join(c.dir, "host-local") + `"}}`
 	c.writeConf(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"culvert","plugins":[%s,{"type":"culvert-cni","socket":%q}]}`, ptp, c.node.Socket))
