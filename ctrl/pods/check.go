@@ -45,7 +45,7 @@ func (m *Manager) check(req *request) error {
 	}
 	spec := rec.spec()
 	spec.Netns = req.netns
-	if err := req.tuned(prev, &spec); err != nil {
+	if err := req.compareMAC(prev, &spec); err != nil {
 		return err
 	}
 	return linkCheckError(m.cfg.Links.Check(spec))
@@ -77,22 +77,18 @@ func (r *request) comparePrev(prev *prevResult, rec *Record) error {
 	return nil
 }
 
-// tuned lets the MTU hold that a plugin later in the chain (tuning) has given, which a
-// result has from CNI 1.1 on: where it does not say, any is right. Another MAC is not:
-// the dataplane takes the pod's frames with the one that it was given only.
-func (r *request) tuned(prev *prevResult, spec *podlink.Spec) error {
+// compareMAC finds that a plugin later in the chain (tuning) has given the pod another
+// MAC: the dataplane takes the pod's frames with the one that it was given only.
+func (r *request) compareMAC(prev *prevResult, spec *podlink.Spec) error {
 	if prev == nil {
 		return nil
 	}
 	for _, i := range prev.Interfaces {
-		if i.Name != spec.IfName || i.Sandbox == "" {
-			continue
-		}
-		if mac := parseMAC(i.Mac); mac != nil && mac.String() != spec.MAC.String() {
+		mac := parseMAC(i.Mac)
+		if i.Name == spec.IfName && i.Sandbox != "" && mac != nil && mac.String() != spec.MAC.String() {
 			return refuse(api.CNICheckFailed, "prevResult gives %s the MAC %s, and the dataplane takes frames with %s only: "+
 				"a MAC is culvert-cni's to give (capability mac), not that of a plugin after it", i.Name, mac, spec.MAC)
 		}
-		spec.MTU = i.Mtu
 	}
 	return nil
 }

@@ -257,12 +257,23 @@ func TestContainersChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := "PATH=" + strings.Join([]string{binDir, sbin, os.Getenv("PATH")}, ":")
-	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} { // the plugins of Debian 12 know no 1.1
-		t.Run(version, func(t *testing.T) {
+	iptables := []string{"iptables-save", "-t", "nat"}
+	for _, tt := range []struct {
+		version, portmap, plugins string
+		rules                     []string // portmap's are told by
+	}{
+		{"0.3.1", portmap, "", iptables},
+		{"0.4.0", portmap, "", iptables},
+		{"1.0.0", portmap, "", iptables}, // Debian 12's know none newer
+		{"1.1.0", strings.Replace(portmap, "{", `{"backend":"nftables",`, 1), filepath.Join(binDir, newPlugins) + ":", []string{"nft", "list", "ruleset"}},
+	} {
+		t.Run(tt.version, func(t *testing.T) {
 			c.t = t
-			c.conflist(version, `,"capabilities":{"ips":true}`, tuning, bandwidth, portmap)
-			pod := c.newNetns("p" + strings.ReplaceAll(version, ".", ""))
-			r := c.add(pod, path, chainArgs, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web")
+			c.conflist(tt.version, `,"capabilities":{"ips":true}`, tuning, bandwidth, tt.portmap)
+			pod := c.newNetns("p" + strings.ReplaceAll(tt.version, ".", ""))
+			plugins := "CNI_PATH=" + tt.plugins + filepath.Join(c.dir, "bin")
+			c.mustTool("status", pod, path, plugins)
+			r := c.add(pod, path, plugins, chainArgs, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web")
 			if p := c.pods()["web"]; len(p.PortMappings) != 0 {
 				t.Errorf("portmap's mappings are culvertd's as well: %+v", p)
 			}
@@ -272,8 +283,8 @@ func TestContainersChain(t *testing.T) {
 			if got := c.mustIn(pod, "ip", "link", "show", "eth0"); !strings.Contains(got, "mtu 1300") {
 				t.Errorf("tuning: %s", got)
 			}
-			dnat := fmt.Sprintf("--to-destination %s:80", r.IPs[0].Address.Addr())
-			if got := c.mustIn(c.node.Netns, "iptables-save", "-t", "nat"); !strings.Contains(got, dnat) {
+			dnat := fmt.Sprintf("%s:80", r.IPs[0].Address.Addr())
+			if got := c.mustIn(c.node.Netns, tt.rules...); !strings.Contains(got, dnat) {
 				t.Errorf("portmap: %q is not among\n%s", dnat, got)
 			}
 			host := r.Interfaces[0].Name
@@ -282,13 +293,13 @@ func TestContainersChain(t *testing.T) {
 			}
 			c.mustIn(pod, "ping", "-n", "-c", "1", "-W", "5", c.Nodes[1].Pods[0].Addr.String())
 			c.hostPort(pod, "80", "8080")
-			if version != "0.3.1" {
-				c.mustTool("check", pod, path, chainArgs)
+			if tt.version != "0.3.1" {
+				c.mustTool("check", pod, path, plugins, chainArgs)
 			}
 			for range 2 {
-				c.mustTool("del", pod, path, chainArgs)
+				c.mustTool("del", pod, path, plugins, chainArgs)
 			}
-			if got := c.mustIn(c.node.Netns, "iptables-save", "-t", "nat"); strings.Contains(got, dnat) {
+			if got := c.mustIn(c.node.Netns, tt.rules...); strings.Contains(got, dnat) {
 				t.Errorf("portmap left its rule:\n%s", got)
 			}
 			if links := c.mustIn(c.node.Netns, "ip", "-o", "link"); strings.Contains(links, host) || strings.Contains(links, "bwp") {

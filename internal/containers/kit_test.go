@@ -25,6 +25,10 @@ var (
 	debDir string // what scripts/container-binaries has fetched
 )
 
+// newPlugins is where in binDir newer plugins of the CNI project are than Debian's, which
+// know CNI 1.1.
+const newPlugins = "plugins"
+
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		if debDir = os.Getenv("CONTAINER_BIN"); debDir == "" {
@@ -40,10 +44,11 @@ func TestMain(m *testing.M) {
 		binDir = dir
 		os.Setenv("CULVERTD_CHECK_FRAMES", "1")
 		for _, b := range [][]string{
-			{"../..", "./cmd/culvertd", "./cmd/culvert-cni", "./cmd/culvert", "./internal/containers/podtool"},
-			{"../../tools/cni", "./cri", "github.com/containernetworking/cni/cnitool"},
+			{"../..", "", "./cmd/culvertd", "./cmd/culvert-cni", "./cmd/culvert", "./internal/containers/podtool"},
+			{"../../tools/cni", "", "./cri", "github.com/containernetworking/cni/cnitool"},
+			{"../../tools/cni", newPlugins, "tool"},
 		} {
-			build := exec.Command("go", append([]string{"build", "-pgo=off", "-o", dir + "/"}, b[1:]...)...)
+			build := exec.Command("go", append([]string{"build", "-pgo=off", "-o", filepath.Join(dir, b[1]) + "/"}, b[2:]...)...)
 			build.Dir, build.Env = b[0], append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := build.CombinedOutput(); err != nil {
 				fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
