@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -145,4 +146,32 @@ func TestPromises(t *testing.T) {
 		`"aliases":["a"],"cgroupPath":"/x","io.kubernetes.cri.pod-annotations":{"a":"b"}}}`)))
 	must(t, m, call("DEL", "c1", "web", withConf(`{"runtimeConfig":{"bandwidth":{"ingressRate":1}}}`)))
 	mustBeEmpty(t, m, w)
+}
+
+// FuzzPortMappings: what is taken of a runtime's list is what a record may hold, and leads
+// each port of the node to one place.
+func FuzzPortMappings(f *testing.F) {
+	f.Add([]byte(`[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""},{"hostPort":8080,"containerPort":81,"protocol":"UDP","hostIP":"::"}]`))
+	f.Add([]byte(`[{"hostPort":80,"containerPort":80,"hostIP":"0.0.0.0"},{"hostPort":80,"containerPort":81,"hostIP":"::ffff:192.0.2.1"}]`))
+	f.Add([]byte(`[{"hostPort":-1},{"hostPort":65536,"containerPort":1e3}]`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var wishes []wishedPort
+		if json.Unmarshal(data, &wishes) != nil {
+			return
+		}
+		all, err := parsePortMappings(wishes)
+		if err != nil {
+			return
+		}
+		for i, m := range all {
+			if err := m.validate(); err != nil {
+				t.Errorf("%s: %v", m, err)
+			}
+			for _, n := range all[:i] {
+				if m == n || m.clashes(n) != n.clashes(m) || m.clashes(n) && m.ContainerPort != n.ContainerPort {
+					t.Errorf("%s and %s", m, n)
+				}
+			}
+		}
+	})
 }
