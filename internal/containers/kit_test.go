@@ -203,11 +203,11 @@ func (c *cluster) pods() map[string]api.Pod {
 	return all
 }
 
-// eventually tries f until it succeeds or ten seconds have passed.
+// eventually tries f until it succeeds or half a minute has passed.
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
