@@ -1,3 +1,5 @@
+// What internal/containers runs: the CNI project's cnitool and plugins, and a caller of CRI.
+// A module of its own: its versions bind nobody else.
 module culvert/tools/cni
 
 go 1.26.8
