@@ -74,8 +74,8 @@ type Agent struct {
 	hostGone chan struct{} // somebody has deleted culvert0
 
 	mu       sync.Mutex
-	host     *host  // nil: there is none
-	hostless string // why
+	host     *host              // nil: there is none
+	hostless string             // why
 	uplinks  map[string]*uplink // by name
 	ports    map[string]*podPort
 	overhead int // of the tunnels, in bytes
