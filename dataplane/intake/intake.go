@@ -11,7 +11,6 @@ import (
 	"culvert/dataplane/xsk"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 )
 
 // Config describes an intake. Worker w receives into Pools[w], which Umems[w] stands
@@ -42,8 +41,8 @@ type Intake struct {
 	name   string // of the devices, without the suffix
 	space  namespace
 	coll   *ebpf.Collection
-	links  []link.Link
-	veths  []int // near ends
+	offs   []func() error // take the intake's own programs off
+	veths  []int          // near ends
 	queues []*Queue
 
 	mu      sync.Mutex
@@ -110,7 +109,13 @@ func (in *Intake) Queue(w int) *Queue { return in.queues[w] }
 // Close detaches every device, closes the queues, which their workers must have let
 // go of, and removes the veths. Chunks that queues held are the pools' to Reclaim
 // afterwards. It is called in the network namespace that New was called in.
-func (in *Intake) Close() error {
+func (in *Intake) Close() error { return in.end(false) }
+
+// Leave is Close, but the pods' programs stay, as when the process is killed: they drop
+// what the pods send until another intake attaches to them.
+func (in *Intake) Leave() error { return in.end(true) }
+
+func (in *Intake) end(leave bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
@@ -119,10 +124,14 @@ func (in *Intake) Close() error {
 	in.closed = true
 	var errs []error
 	for a := range in.taken {
+		if leave && !a.uplink {
+			a.readRefused()
+			continue
+		}
 		errs = append(errs, a.detach())
 	}
-	for _, l := range in.links {
-		errs = append(errs, l.Close())
+	for _, off := range in.offs {
+		errs = append(errs, off())
 	}
 	for _, q := range in.queues {
 		errs = append(errs, q.Close())

@@ -32,6 +32,7 @@ func load(workers, small, bulk, chunkSize int) (*ebpf.Collection, error) {
 			return nil, fmt.Errorf("setting %s: %w", name, err)
 		}
 	}
+	spec.Programs[intakeProgTakePod].Name = podProgram
 	spec.Maps[intakeMapSockets].MaxEntries = uint32(workers)
 	spec.Maps[intakeMapCounters].MaxEntries = uint32(workers)
 	spec.Maps[intakeMapShares].MaxEntries = uint32(workers * maxPorts)
@@ -65,20 +66,18 @@ func (in *Intake) install(cfg *Config) error {
 	if err != nil {
 		return fmt.Errorf("attaching the XDP program: %w", err)
 	}
-	in.links = append(in.links, xdp)
+	in.offs = append(in.offs, xdp.Close)
 	return errors.Join(in.attachTCX(intakeProgTurnBack, small), in.attachTCX(intakeProgCountBig, bulk))
 }
 
 // attachTCX attaches one of the intake's own programs to a device of the calling
 // thread's namespace.
 func (in *Intake) attachTCX(program string, ifindex int) error {
-	l, err := link.AttachTCX(link.TCXOptions{
-		Program: in.coll.Programs[program], Interface: ifindex, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
-	})
+	off, err := in.tie(program, ifindex)
 	if err != nil {
 		return fmt.Errorf("attaching the tcx program %s: %w", program, err)
 	}
-	in.links = append(in.links, l)
+	in.offs = append(in.offs, off)
 	return nil
 }
 
