@@ -11,6 +11,7 @@ import (
 	"culvert/dataplane/xsk"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 )
 
 // Config describes an intake. Worker w receives into Pools[w], which Umems[w] stands
@@ -41,8 +42,8 @@ type Intake struct {
 	name   string // of the devices, without the suffix
 	space  namespace
 	coll   *ebpf.Collection
-	offs   []func() error // take the intake's own programs off
-	veths  []int          // near ends
+	xdp    link.Link
+	veths  []int // near ends
 	queues []*Queue
 
 	mu      sync.Mutex
@@ -97,7 +98,7 @@ func (in *Intake) open(cfg *Config) (err error) {
 		return fmt.Errorf("loading the programs: %w: Culvert needs Linux 6.6 or later and CAP_BPF with CAP_NET_ADMIN", err)
 	}
 	in.prefixes = xsk.NewPrefixes(in.coll)
-	if err := in.attachTCX(intakeProgToBulk, in.veths[0]); err != nil {
+	if err := in.nail(intakeProgToBulk, in.veths[0]); err != nil {
 		return err
 	}
 	return in.space.do(func() error { return in.install(cfg) })
@@ -111,8 +112,9 @@ func (in *Intake) Queue(w int) *Queue { return in.queues[w] }
 // afterwards. It is called in the network namespace that New was called in.
 func (in *Intake) Close() error { return in.end(false) }
 
-// Leave is Close, but the pods' programs stay, as when the process is killed: they drop
-// what the pods send until another intake attaches to them.
+// Leave is Close as far as is needed before the process ends, and as quick as can be:
+// the pods' programs stay, as when the process is killed, and drop what the pods send
+// until another intake attaches to them. The veths go a little later.
 func (in *Intake) Leave() error { return in.end(true) }
 
 func (in *Intake) end(leave bool) error {
@@ -130,14 +132,16 @@ func (in *Intake) end(leave bool) error {
 		}
 		errs = append(errs, a.detach())
 	}
-	for _, off := range in.offs {
-		errs = append(errs, off())
-	}
 	for _, q := range in.queues {
 		errs = append(errs, q.Close())
 	}
-	for _, index := range in.veths {
-		errs = append(errs, removeVeth(index))
+	if !leave { // else the kernel removes them with the namespace, and nobody waits for it
+		for _, index := range in.veths {
+			errs = append(errs, removeVeth(index))
+		}
+	}
+	if in.xdp != nil {
+		errs = append(errs, in.xdp.Close())
 	}
 	if in.coll != nil {
 		in.coll.Close()

@@ -428,9 +428,7 @@ func TestLeave(t *testing.T) {
 			t.Errorf("program %v was on the pod's device, %v is after", was, now)
 		}
 	})
-	if left := devices(t, r.node); len(left) != 1 {
-		t.Errorf("devices %v are left, want the pod's alone", left)
-	}
+	waitUntil(t, "the pod's device alone is left", func() bool { return len(devices(t, r.node)) == 1 })
 }
 
 // TestCrashHelper is the process that TestKilledProcessLeavesNoDevice kills.

@@ -66,19 +66,8 @@ func (in *Intake) install(cfg *Config) error {
 	if err != nil {
 		return fmt.Errorf("attaching the XDP program: %w", err)
 	}
-	in.offs = append(in.offs, xdp.Close)
-	return errors.Join(in.attachTCX(intakeProgTurnBack, small), in.attachTCX(intakeProgCountBig, bulk))
-}
-
-// attachTCX attaches one of the intake's own programs to a device of the calling
-// thread's namespace.
-func (in *Intake) attachTCX(program string, ifindex int) error {
-	off, err := in.tie(program, ifindex)
-	if err != nil {
-		return fmt.Errorf("attaching the tcx program %s: %w", program, err)
-	}
-	in.offs = append(in.offs, off)
-	return nil
+	in.xdp = xdp
+	return errors.Join(in.nail(intakeProgTurnBack, small), in.nail(intakeProgCountBig, bulk))
 }
 
 // openQueue opens worker w's sockets at the far ends.

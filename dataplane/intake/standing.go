@@ -19,6 +19,18 @@ const podProgram = "culvert_pod"
 // the kernel waits for an RCU grace period with the rtnl lock held, some 10 ms for
 // every pod (include/net/tcx.h, tcx_entry_sync); to replace one, it does not.
 
+// nail attaches one of the intake's own programs to one of its own devices, in the calling
+// thread's namespace: it ends with that.
+func (in *Intake) nail(program string, ifindex int) error {
+	err := link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: ifindex, Program: in.coll.Programs[program], Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
+	})
+	if err != nil {
+		return fmt.Errorf("attaching the tcx program %s: %w", program, err)
+	}
+	return nil
+}
+
 // stand attaches a pod's program to a device, or puts it in the place of the one that an
 // earlier process has left there, and returns what takes it off.
 func stand(ifindex int, p *ebpf.Program) (off func() error, err error) {
