@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,7 @@ import (
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/source"
 	"culvert/ctrl/underlay"
+	"culvert/dataplane/intake"
 )
 
 // resyncEvery is how often the next hops are looked up and uplinks are checked
@@ -120,31 +122,41 @@ func (a *Agent) stop() error {
 	return errors.Join(a.deafen(), a.close())
 }
 
-// close ends the engine, with the devices of every port, then what fed them: virtio-net
-// of Linux 7.2 does not survive the other order. a.holding is held, once Run is on.
+// close ends the engine, with the devices of every port, and what fed them: XDP programs
+// after the sockets, for virtio-net of Linux 7.2 does not survive the other order. The
+// intake goes meanwhile. a.holding is held, once Run is on.
 func (a *Agent) close() error {
-	errs := []error{a.engine.Close()}
+	var left sync.WaitGroup
+	var errs [2]error
+	if a.intake != nil {
+		left.Go(func() { errs[0] = a.intake.Leave() })
+	}
+	errs[1] = a.engine.Close()
+	left.Wait()
+	return errors.Join(append(errs[:], a.detachXDP())...)
+}
+
+// detachXDP takes the programs off that are not the intake's. Pods' and uplinks' ports
+// are closed.
+func (a *Agent) detachXDP() error {
 	a.mu.Lock()
-	var programs []steering
-	for _, p := range a.ports {
-		if p.attach != nil && a.intake == nil {
-			programs = append(programs, p.attach)
+	defer a.mu.Unlock()
+	var errs []error
+	detach := func(s steering) {
+		if _, byIntake := s.(*intake.Attachment); !byIntake && s != nil {
+			errs = append(errs, s.Close())
 		}
+	}
+	for _, p := range a.ports {
+		detach(p.attach)
 	}
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		if u.taken {
-			programs = append(programs, u.attach)
+			detach(u.attach)
 		}
 		u.taken = false
 	}
 	clear(a.ports)
-	a.mu.Unlock()
-	for _, p := range programs {
-		errs = append(errs, p.Close())
-	}
-	if a.intake != nil {
-		errs = append(errs, a.intake.Leave())
-	}
 	return errors.Join(errs...)
 }
 

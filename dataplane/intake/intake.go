@@ -110,14 +110,7 @@ func (in *Intake) Queue(w int) *Queue { return in.queues[w] }
 // Close detaches every device, closes the queues, which their workers must have let
 // go of, and removes the veths. Chunks that queues held are the pools' to Reclaim
 // afterwards. It is called in the network namespace that New was called in.
-func (in *Intake) Close() error { return in.end(false) }
-
-// Leave is Close as far as is needed before the process ends, and as quick as can be:
-// the pods' programs stay, as when the process is killed, and drop what the pods send
-// until another intake attaches to them. The veths go a little later.
-func (in *Intake) Leave() error { return in.end(true) }
-
-func (in *Intake) end(leave bool) error {
+func (in *Intake) Close() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
@@ -126,20 +119,45 @@ func (in *Intake) end(leave bool) error {
 	in.closed = true
 	var errs []error
 	for a := range in.taken {
-		if leave && !a.uplink {
-			a.readRefused()
-			continue
-		}
 		errs = append(errs, a.detach())
 	}
 	for _, q := range in.queues {
 		errs = append(errs, q.Close())
 	}
-	if !leave { // else the kernel removes them with the namespace, and nobody waits for it
-		for _, index := range in.veths {
-			errs = append(errs, removeVeth(index))
-		}
+	for _, index := range in.veths {
+		errs = append(errs, removeVeth(index))
 	}
+	if err := errors.Join(append(errs, in.release())...); err != nil {
+		return fmt.Errorf("intake: closing: %w", err)
+	}
+	return nil
+}
+
+// Leave is as much of Close as is needed before the process ends, and as quick as can
+// be. The pods' programs stay, as when the process is killed, and drop what the pods
+// send until another intake attaches to them; the veths go with the namespace, which
+// is when the process has ended. The queues are the engine's to close, before, after
+// or meanwhile.
+func (in *Intake) Leave() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return nil
+	}
+	in.closed = true
+	var errs []error
+	for a := range in.taken {
+		errs = append(errs, a.leave())
+	}
+	if err := errors.Join(append(errs, in.release())...); err != nil {
+		return fmt.Errorf("intake: leaving: %w", err)
+	}
+	return nil
+}
+
+// release closes what belongs to no device and no queue.
+func (in *Intake) release() error {
+	var errs []error
 	if in.xdp != nil {
 		errs = append(errs, in.xdp.Close())
 	}
@@ -149,8 +167,5 @@ func (in *Intake) end(leave bool) error {
 	if in.tunnels != nil {
 		errs = append(errs, in.tunnels.close())
 	}
-	if err := errors.Join(append(errs, in.space.close())...); err != nil {
-		return fmt.Errorf("intake: closing: %w", err)
-	}
-	return nil
+	return errors.Join(append(errs, in.space.close())...)
 }

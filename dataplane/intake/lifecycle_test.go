@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -421,7 +422,7 @@ func TestLeave(t *testing.T) {
 	r.node.Do(t, func() {
 		index := ifindex(t, p.name)
 		was := podPrograms(t, index)
-		if err := r.in.Leave(); err != nil {
+		if err := errors.Join(r.in.Queue(0).Close(), r.in.Leave()); err != nil {
 			t.Error(err)
 		}
 		if now := podPrograms(t, index); len(now) != 1 || now[0] != was[0] {
