@@ -31,12 +31,14 @@ type record struct {
 	heat uint32 // what Warm returns
 	// in is the ingress port's queue of a frame that came by the intake.
 	in *portQueue
+	// same: it comes from the node's own stack or goes there, which is no hop.
+	same bool
 }
 
 // ingress parses a received frame into its record. Afterwards the frame's first
 // byte is that of the pod's own Ethernet header, tunnel headers popped.
 func (w *worker) ingress(f *frame.Frame, rec *record) {
-	rec.live, rec.entry, rec.popped, rec.held = true, nil, 0, 0
+	rec.live, rec.entry, rec.popped, rec.held, rec.same = true, nil, 0, 0, false
 	if w.shared && !w.identify(f, rec) {
 		return
 	}
@@ -45,9 +47,12 @@ func (w *worker) ingress(f *frame.Frame, rec *record) {
 	}
 	w.in.rxPackets++
 	w.in.rxBytes += uint64(f.Total)
-	if w.in.port.spec.Kind == PortUplink {
+	switch w.in.port.spec.Kind {
+	case PortUplink:
 		w.ingressWire(f, rec)
-	} else {
+	case PortHost:
+		w.ingressHost(f, rec)
+	default:
 		w.ingressPod(f, rec)
 	}
 	if f.SegSize != 0 && rec.live {

@@ -18,11 +18,14 @@ func (w *worker) forward(f *frame.Frame, rec *record) {
 			return
 		}
 	}
-	if adj.Kind == fib.KindLocal {
-		w.deliverLocal(f, rec)
-		return
+	if adj.Kind == fib.KindLocal || w.in.port.spec.Kind == PortHost {
+		if adj.Rewrite.Len == 0 {
+			w.deliverLocal(f, rec)
+			return
+		}
+		rec.same = true
 	}
-	if rec.info.TTL <= 1 {
+	if rec.info.TTL <= 1 && !rec.same {
 		w.refuse(f, rec, adj, drop.TTLExceeded)
 		return
 	}
@@ -93,21 +96,30 @@ func (w *worker) verdict(rec *record) *fib.Adjacency {
 // was found, if any. A flow whose destination has left ends here.
 func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reason) {
 	id, adj, r := decide(w.snap, w.in.port, rec)
+	if r == drop.None && rec.entry != nil && rec.dir == flow.Reply {
+		id, adj = w.backToHost(rec, rec.entry, id, adj)
+	}
 	if rec.entry != nil && (r == drop.NoRoute || r == drop.Blackhole || r == drop.Reject) {
 		w.flows.Drop(rec.entry)
 		rec.entry = nil
 	}
-	if r != drop.None || adj.Kind == fib.KindLocal {
+	if r != drop.None || adj.Rewrite.Len == 0 {
 		return adj, r
 	}
-	if rec.info.Flags&packet.ICMPError != 0 && !w.related(f, rec) {
-		return adj, drop.ICMPUnrelated
+	if rec.info.Flags&packet.ICMPError != 0 {
+		about, dir, ok := w.related(f, rec)
+		if !ok {
+			return adj, drop.ICMPUnrelated
+		}
+		if dir == flow.Reply { // as an answer to the packet that it quotes would be
+			_, adj = w.backToHost(rec, about, 0, adj)
+		}
 	}
 	if rec.info.Flags&packet.Trackable == 0 {
 		return adj, drop.None
 	}
 	if rec.entry == nil {
-		if rec.info.TTL <= 1 {
+		if rec.info.TTL <= 1 && adj.Kind != fib.KindLocal && w.in.port.spec.Kind != PortHost {
 			return adj, drop.TTLExceeded // it goes no further: no flow for a traceroute probe
 		}
 		switch flow.Begin(&rec.info, w.layer4(f, rec)) {
@@ -143,6 +155,8 @@ func (w *worker) insert(rec *record, adj *fib.Adjacency) drop.Reason {
 // go one way for good, and the pod cannot help what it is sent.
 func (w *worker) owner(rec *record, adj *fib.Adjacency) uint16 {
 	switch {
+	case w.in.port.spec.Kind == PortHost:
+		return flow.Host
 	case w.in.port.spec.Kind != PortUplink:
 		return w.in.port.index
 	case adj.Kind == fib.KindPod && (rec.info.Proto == packet.ProtoTCP || rec.info.Proto == packet.ProtoSCTP):
@@ -166,13 +180,18 @@ func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacenc
 	if adj == nil {
 		return 0, nil, drop.NoRoute
 	}
+	if adj.Outside && !in.isPod() {
+		return id, adj, drop.NoRoute // the node's own packets for others, and others', leave without us
+	}
 	switch adj.Kind {
 	case fib.KindBlackhole:
 		return id, adj, drop.Blackhole
 	case fib.KindReject:
 		return id, adj, drop.Reject
 	case fib.KindLocal:
-		return id, adj, drop.None
+		if in.spec.Kind == PortHost {
+			return id, adj, drop.NoRoute // from the node to itself: a loop
+		}
 	case fib.KindPod:
 	default:
 		// Peers have their own routes to each other: what came from the wire
@@ -191,6 +210,9 @@ func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacenc
 // came from.
 func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 	src := &rec.info.Key.Src
+	if in.spec.Kind == PortHost {
+		return drop.None // the node forwards for others, too: connections to Services, for instance
+	}
 	if in.spec.Kind != PortUplink {
 		// Of their link-local addresses pods may ask the gateway whether it is there.
 		if in.hasAddr(src) || src.IsLinkLocal() && rec.info.Key.Dst == Gateway6 {

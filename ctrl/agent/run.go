@@ -16,6 +16,7 @@ import (
 
 	"culvert/ctrl/apiserver"
 	"culvert/ctrl/flavour"
+	"culvert/ctrl/hostlink"
 	"culvert/ctrl/source"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane/intake"
@@ -57,6 +58,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
 		g.Go(func() error { return a.followUnderlay(ctx) })
 		g.Go(func() error { return a.followPods(ctx) })
+		g.Go(func() error { return named("host", a.runHost(ctx)) })
 		if a.publisher != nil {
 			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })
 		}
@@ -79,6 +81,7 @@ func (a *Agent) begin(ctx context.Context) error {
 	if err := a.uplinkErrors(); err != nil {
 		return err
 	}
+	a.holdHost()
 	err := a.pods.Restore(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -119,7 +122,15 @@ func (a *Agent) stop() error {
 	a.mu.Unlock()
 	a.holding.Lock()
 	defer a.holding.Unlock()
-	return errors.Join(a.deafen(), a.close())
+	errs := []error{a.deafen()}
+	if a.intake != nil {
+		errs = append(errs, a.intake.StopMerging()) // frames still pass
+	}
+	errs = append(errs, a.close())
+	if a.host != nil {
+		a.host.link.Close()
+	}
+	return errors.Join(errs...)
 }
 
 // close ends the engine, with the devices of every port, and what fed them: XDP programs
@@ -190,6 +201,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	}
 	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
+	a.tellHost(d)
 	a.listen()
 	if d.Local != nil {
 		a.setPools(d.Local)
@@ -344,6 +356,12 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 		case e := <-a.underlay.Events():
 			if e.Kind == underlay.LinkGone {
 				a.linkGone(e.Ifindex)
+			}
+			if e.Kind == underlay.LinkGone && e.Name == hostlink.Name {
+				select {
+				case a.hostGone <- struct{}{}:
+				default: // runHost has not seen the last one yet
+				}
 			}
 			if e.Kind != underlay.Changed { // which follows when it was an uplink
 				continue

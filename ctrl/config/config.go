@@ -23,6 +23,9 @@ type Config struct {
 	Uplinks []string
 	Native  Native
 	VXLAN   VXLAN
+	// ServiceCIDRs are the ranges of Services' addresses; those that are in no Service
+	// object are known by them.
+	ServiceCIDRs []netip.Prefix
 	// MTU is the pods'; 0: the smallest uplink MTU less the tunnel's overhead.
 	MTU int
 	// MSSClamp lowers the maximum segment size of TCP connections through tunnels
@@ -116,10 +119,13 @@ const dirScheme = "dir:"
 // defaults is the configuration of an empty file, without the node's name.
 func defaults() *Config {
 	return &Config{
-		Source:   "dir:/etc/culvert/manifests",
-		Mode:     "auto",
-		Native:   Native{Encap: "vxlan", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
-		VXLAN:    VXLAN{VNI: 4096, Port: 4789},
+		Source: "dir:/etc/culvert/manifests",
+		Mode:   "auto",
+		Native: Native{Encap: "vxlan", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
+		VXLAN:  VXLAN{VNI: 4096, Port: 4789},
+
+		ServiceCIDRs: []netip.Prefix{},
+
 		Poll:     "adaptive",
 		XDP:      XDP{Mode: "auto", ZeroCopy: "auto", FrameSize: 4096, RingSize: 2048},
 		Flows:    Flows{Capacity: 262144},

@@ -8,12 +8,12 @@ import (
 // mistakes are files and the one line each gives, without "c.yaml:".
 var mistakes = []struct{ in, want string }{
 	// Shape.
-	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen"},
+	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen"},
 	{"mtu: 1400\nuplink: [eth0]\n", "2: uplink: unknown key; did you mean uplinks?"},
 	{"MTU: 1400\n", "1: MTU: unknown key; did you mean mtu?"},
 	{"vxlan:\n  vni: 1\n  vlan: 2\n", "3: vxlan.vlan: unknown key; known here are vni, port"},
 	{"native: {crosssubnet: true}\n", "1: native.crosssubnet: unknown key; did you mean crossSubnet?"},
-	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen`},
+	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen`},
 	{"vxlan: 4789\n", "1: vxlan: is a number, want a mapping; write key: value lines"},
 	{"\n\nvxlan:\n- 1\n", "4: vxlan: is a list, want a mapping; write key: value lines"},
 	{"node\n", "1: is text, want a mapping; write key: value lines"},

@@ -20,6 +20,7 @@ var schema = []key{
 	{"native.clusterCIDRs", setClusterCIDRs, func(c *Config) any { return c.Native.ClusterCIDRs }},
 	{"vxlan.vni", setVNI, func(c *Config) any { return c.VXLAN.VNI }},
 	{"vxlan.port", setPort, func(c *Config) any { return c.VXLAN.Port }},
+	{"serviceCIDRs", setServiceCIDRs, func(c *Config) any { return c.ServiceCIDRs }},
 	{"mtu", setMTU, func(c *Config) any { return c.MTU }},
 	{"mssClamp", boolean(func(c *Config) *bool { return &c.MSSClamp }), func(c *Config) any { return c.MSSClamp }},
 	{"workers", number(func(c *Config) *int { return &c.Workers }, 0, maxWorkers, "0 stands for one per uplink queue"), func(c *Config) any { return c.Workers }},

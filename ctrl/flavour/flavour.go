@@ -38,6 +38,9 @@ type Desired struct {
 	// Refused says that what is common to all nodes cannot be carried out: a
 	// state from before is better than this one, whose Conflicts say why.
 	Refused bool
+	// Services are the addresses that the cluster's Services are reached at, in ranges
+	// and one by one.
+	Services []netip.Prefix
 	// Annotations are what this node is to publish on its Node object: what peers
 	// need to reach it, and what it must find again after a restart.
 	Annotations map[string]string
@@ -219,6 +222,9 @@ type Options struct {
 	// out is the same with it and without.
 	Cache *Cache
 
+	// ServiceCIDRs are the ranges of Services' addresses, as far as they are known.
+	ServiceCIDRs []netip.Prefix
+
 	// The rest is the native mode's.
 
 	Encap string
@@ -237,7 +243,7 @@ type Options struct {
 // addresses. The default of
 // native.clusterCIDRs binds nobody: only what somebody wrote does.
 func OptionsFrom(c *config.Config, subnets []netip.Prefix) Options {
-	o := Options{Node: c.Node, Encap: c.Native.Encap, VNI: c.VXLAN.VNI, Port: c.VXLAN.Port}
+	o := Options{Node: c.Node, ServiceCIDRs: c.ServiceCIDRs, Encap: c.Native.Encap, VNI: c.VXLAN.VNI, Port: c.VXLAN.Port}
 	if o.CrossSubnet = c.Native.CrossSubnet; o.CrossSubnet {
 		o.Subnets = subnets
 	}

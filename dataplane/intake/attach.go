@@ -242,15 +242,3 @@ func (a *Attachment) detach() error {
 	}
 	return nil
 }
-
-// leave gives an uplink back as it was, and leaves the rest to the end of the process.
-// a.in.mu is held.
-func (a *Attachment) leave() error {
-	if !a.uplink {
-		return nil
-	}
-	if err := errors.Join(a.off(), a.stopGRO()); err != nil {
-		return fmt.Errorf("intake: detaching from %s: %w", a.name, err)
-	}
-	return nil
-}

@@ -147,7 +147,9 @@ func (in *Intake) Leave() error {
 	in.closed = true
 	var errs []error
 	for a := range in.taken {
-		errs = append(errs, a.leave())
+		if a.uplink {
+			errs = append(errs, a.off())
+		}
 	}
 	if err := errors.Join(append(errs, in.release())...); err != nil {
 		return fmt.Errorf("intake: leaving: %w", err)

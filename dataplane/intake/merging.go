@@ -191,3 +191,19 @@ func (a *Attachment) stopGRO() error {
 	}
 	return nil
 }
+
+// StopMerging gives the uplinks' settings back that the merging needs, and closes the
+// ports that it has opened, while frames go on to be taken: the first half of Leave.
+func (in *Intake) StopMerging() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return nil
+	}
+	var errs []error
+	for a := range in.taken {
+		errs = append(errs, a.stopGRO())
+	}
+	in.tunnels.set(nil)
+	return errors.Join(errs...)
+}

@@ -33,7 +33,9 @@ func load(workers, small, bulk, chunkSize int) (*ebpf.Collection, error) {
 		}
 	}
 	spec.Programs[intakeProgTakePod].Name = podProgram
-	spec.Maps[intakeMapSockets].MaxEntries = uint32(workers)
+	sockets := spec.Maps[intakeMapSockets]
+	sockets.MaxEntries = uint32(workers)
+	sockets.Key, sockets.Value = nil, nil // the kernel refuses BTF on it, after a grace period
 	spec.Maps[intakeMapCounters].MaxEntries = uint32(workers)
 	spec.Maps[intakeMapShares].MaxEntries = uint32(workers * maxPorts)
 	return ebpf.NewCollection(spec)
