@@ -130,7 +130,7 @@ func (a *Agent) stop() error {
 	if a.host != nil {
 		a.host.link.Close()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.dir.Close())...)
 }
 
 // close ends the engine, with the devices of every port, and what fed them: XDP programs

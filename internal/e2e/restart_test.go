@@ -130,7 +130,7 @@ func talk(conns []net.Conn) (stop func() error) {
 
 // restarts is how often culvertd is started anew until one is short enough: the machine
 // may be busy with other things.
-const restarts = 4
+const restarts = 8
 
 // While culvertd is started anew on a node of thirty pods, what they send and are sent is
 // missing for less than 300 ms, and their connections live on. For a culvertd that was
