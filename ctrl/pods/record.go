@@ -100,7 +100,7 @@ func (r *Record) alias() string {
 	for _, a := range r.Addrs {
 		addrs = append(addrs, a.String())
 	}
-	return fmt.Sprintf("culvert: %s %s %s", r.Name(), r.IfName, strings.Join(addrs, " "))
+	return fmt.Sprintf("%s%s %s %s", podlink.AliasPrefix, r.Name(), r.IfName, strings.Join(addrs, " "))
 }
 
 // validate refuses a record from disk that no ADD of ours has written.
