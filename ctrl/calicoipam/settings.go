@@ -21,6 +21,7 @@ type settings struct {
 	claims    bool // new blocks are claimed
 	maxBlocks int  // of a family
 	reserved  []netip.Prefix
+	cooldown  time.Duration // the cluster's; 0: there is none
 }
 
 // pool is an IPPool as this node may use it.
@@ -84,6 +85,7 @@ func (c *Client) readConfig(ctx context.Context, s *settings) error {
 	if spec.MaxBlocksPerHost > 0 {
 		s.maxBlocks = spec.MaxBlocksPerHost
 	}
+	s.cooldown = time.Duration(max(0, spec.IPCooldownSeconds)) * time.Second
 	return nil
 }
 
