@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -41,11 +42,13 @@ type Client struct {
 
 	// What was read or written last. Writes compare and swap, so that what is old
 	// costs another look and nothing else.
-	set     *settings
-	own     []affinity
-	ownRead time.Time
-	blocks  map[netip.Prefix]*block
-	handles map[string]*handle
+	set *settings
+	// cooldown is that of the settings that were read last, for who does not wait.
+	cooldown atomic.Int64
+	own      []affinity
+	ownRead  time.Time
+	blocks   map[netip.Prefix]*block
+	handles  map[string]*handle
 }
 
 // tries bounds how often an object that others change is read again.

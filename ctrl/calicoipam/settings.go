@@ -63,6 +63,7 @@ func (c *Client) settings(ctx context.Context) (*settings, error) {
 		return nil, err
 	}
 	c.set = s
+	c.cooldown.Store(int64(s.cooldown))
 	return s, nil
 }
 

@@ -86,6 +86,13 @@ func (a *Allocator) SetCooldown(d time.Duration, now func() time.Time) {
 	}
 }
 
+// Cooldown is what SetCooldown set.
+func (a *Allocator) Cooldown() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cooldown
+}
+
 // cold is the time up to which what was released has cooled down.
 func (a *Allocator) cold() time.Time { return a.now().Add(-a.cooldown) }
 

@@ -92,13 +92,16 @@ func (r *Record) spec() podlink.Spec {
 	}
 }
 
+// AliasPrefix begins the alias of a veth's host end.
+const AliasPrefix = "culvert: "
+
 // alias is what `ip link` shows beside the host end.
 func (r *Record) alias() string {
 	var addrs []string
 	for _, a := range r.Addrs {
 		addrs = append(addrs, a.String())
 	}
-	return fmt.Sprintf("culvert: %s %s %s", r.Name(), r.IfName, strings.Join(addrs, " "))
+	return fmt.Sprintf(AliasPrefix+"%s %s %s", r.Name(), r.IfName, strings.Join(addrs, " "))
 }
 
 // validate refuses a record from disk that no ADD of ours has written.
