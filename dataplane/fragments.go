@@ -102,6 +102,7 @@ func (w *worker) follow(f *frame.Frame, rec *record) {
 // place of others. What is of the flow's first packet is asked again there.
 func (w *worker) checkOrigin(rec *record) drop.Reason {
 	switch in := w.in.port; {
+	case in.spec.Kind == PortHost:
 	case in.spec.Kind != PortUplink:
 		if !in.hasAddr(&rec.info.Key.Src) {
 			return drop.SpoofedSource

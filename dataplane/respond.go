@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"culvert/dataplane/flow"
 	"culvert/dataplane/frame"
 	"culvert/fib"
 	"culvert/internal/drop"
@@ -143,16 +144,15 @@ func (w *worker) deliverLocal(f *frame.Frame, rec *record) {
 	w.originate(f)
 }
 
-// related reports whether an ICMP error quotes a packet of a flow that its
-// receiver has sent. No other error is forwarded: it can only be forged, or too
-// late to be of use, and Linux calls it INVALID.
-func (w *worker) related(f *frame.Frame, rec *record) bool {
+// related finds the flow that an ICMP error is about, and the direction of an answer to
+// the packet that it quotes, which its receiver must have sent. No other error is forwarded: it
+// can only be forged, or too late to be of use, and Linux calls it INVALID.
+func (w *worker) related(f *frame.Frame, rec *record) (*flow.Entry, flow.Direction, bool) {
 	var q packet.Quote
 	if !packet.ParseQuote(w.pool.Bytes(f.Addr, f.Len), &rec.info, &q) || q.Key.Src != rec.info.Key.Dst {
-		return false
+		return nil, 0, false
 	}
-	_, _, ok := w.flows.Related(&q)
-	return ok
+	return w.flows.Related(&q)
 }
 
 // icmpError is an ICMP error in both families.
@@ -230,16 +230,20 @@ func (w *worker) errorSource(v4, tunnel bool) packet.Addr {
 }
 
 // originate sends a packet of the node's own: routed, never a flow, its TTL as
-// built. A packet that cannot be routed ends here, counted at the ingress port.
+// built. What answers the node's stack goes there, which may have sent the packet for
+// somebody else. A packet that cannot be routed ends here, counted at the ingress port.
 func (w *worker) originate(f *frame.Frame) {
 	var info packet.Info
 	r := packet.Parse(w.pool.Bytes(f.Addr, f.Len), int(f.Total), &info)
 	if r == drop.None {
 		_, adj := w.snap.Find(&info.Key.Dst)
+		if w.in.port.spec.Kind == PortHost {
+			_, adj = hostAdjacency(w.snap, info.Flags&packet.V6 != 0)
+		}
 		switch {
 		case adj == nil:
 			r = drop.NoRoute
-		case adj.Kind == fib.KindLocal || adj.Kind == fib.KindBlackhole || adj.Kind == fib.KindReject:
+		case adj.Kind == fib.KindLocal && adj.Rewrite.Len == 0 || adj.Kind == fib.KindBlackhole || adj.Kind == fib.KindReject:
 			r = drop.NoRoute
 		case !adj.Ready:
 			r = drop.NeighbourUnresolved

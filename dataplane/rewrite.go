@@ -10,24 +10,33 @@ import (
 
 // ageHop does what every router does to a packet it forwards: one hop less
 // (RFC 1812 5.3.1), and the ECN mark that the outer header brought. The record
-// follows what is now in the packet.
+// follows what is now in the packet. The node's own stack is no router on the way.
 func (w *worker) ageHop(f *frame.Frame, rec *record) {
+	if rec.nat {
+		w.translate(f, rec)
+	}
 	b := w.pool.Bytes(f.Addr, f.Len)[rec.info.L3:]
 	if rec.info.Flags&packet.V4 != 0 {
 		h := packet.IPv4(b)
 		if rec.tos != rec.info.TOS {
 			h.UpdateTOS(rec.tos)
 		}
-		packet.DecrementTTL4(h)
+		if !rec.same {
+			packet.DecrementTTL4(h)
+		}
 	} else {
 		h := packet.IPv6(b)
 		if rec.tos != rec.info.TOS {
 			h.SetTrafficClass(rec.tos)
 		}
-		h.SetHopLimit(rec.info.TTL - 1)
+		if !rec.same {
+			h.SetHopLimit(rec.info.TTL - 1)
+		}
 	}
 	rec.info.TOS = rec.tos
-	rec.info.TTL--
+	if !rec.same {
+		rec.info.TTL--
+	}
 }
 
 // rewrite replaces everything in front of the IP header by the adjacency's

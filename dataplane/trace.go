@@ -102,7 +102,7 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 		return t.drop(r)
 	}
 	t.step("spoof", src, "the pod's own address")
-	id, adj, r := decide(snap, in, rec)
+	id, adj, r := decide(snap, in, rec, &rec.info.Key)
 	switch {
 	case adj == nil:
 		t.step("fib", dst, "%s", r.What())
@@ -117,7 +117,7 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 		t.step("adjacency", fmt.Sprint(id), "%s", r.What())
 		return t.drop(r)
 	}
-	if adj.Kind == fib.KindLocal {
+	if adj.Kind == fib.KindLocal && adj.Rewrite.Len == 0 {
 		if rec.info.Flags&packet.ICMPEcho != 0 {
 			t.Verdict = "answer"
 			return *t
@@ -131,11 +131,16 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 // traceEgress applies TTL and MTU and writes the headers.
 func (e *Engine) traceEgress(t *Trace, in *port, rec *record, adj *fib.Adjacency) Trace {
 	ttl := fmt.Sprint(rec.info.TTL)
-	if rec.info.TTL <= 1 {
+	switch {
+	case adj.Kind == fib.KindLocal:
+		t.step("ttl", ttl, "stays: the node's own stack is no hop")
+	case rec.info.TTL <= 1:
 		t.step("ttl", ttl, "%s; the sender gets time exceeded", drop.TTLExceeded.What())
 		return t.drop(drop.TTLExceeded)
+	default:
+		t.step("ttl", ttl, "leaves with %d", rec.info.TTL-1)
+		rec.info.TTL--
 	}
-	t.step("ttl", ttl, "leaves with %d", rec.info.TTL-1)
 	if rec.info.L3Len > uint32(adj.MTU) {
 		size := fmt.Sprint(rec.info.L3Len)
 		switch {
@@ -148,7 +153,6 @@ func (e *Engine) traceEgress(t *Trace, in *port, rec *record, adj *fib.Adjacency
 			return t.drop(drop.TooBig)
 		}
 	}
-	rec.info.TTL--
 	t.Header = make([]byte, adj.Rewrite.Len)
 	inner := encap.InnerOf(&rec.info, encap.SourcePort(rec.hash), 1)
 	adj.Rewrite.Push(t.Header, &inner)

@@ -52,7 +52,10 @@ type Adjacency struct {
 	// Hop, unless 0, is the underlay next hop that Port, Dev, Gateway, the outer
 	// MACs of Rewrite, and part of Ready and MTU come from: see NextHop.
 	Hop HopID
-	// Rewrite is what is written in front of the IP header.
+	// Outside: it leads out of the cluster, to whom its pods' addresses mean nothing.
+	Outside bool
+	// Rewrite is what is written in front of the IP header. A local adjacency without
+	// one is answered by the dataplane itself: there is no port to the node's stack.
 	Rewrite encap.Template
 	// Via is the peer's underlay address for a tunnel, else the next hop;
 	// invalid where there is none.

@@ -84,8 +84,12 @@ func (s *Snapshot) ViaPeer(a *packet.Addr, peer uint32) bool {
 	return false
 }
 
-// Holds reports whether a route holds a: an address of the cluster.
-func (s *Snapshot) Holds(a *packet.Addr) bool { return s.match(a) != 0 }
+// Holds reports whether a is an address of the cluster: whether the route that holds
+// it does not lead outside.
+func (s *Snapshot) Holds(a *packet.Addr) bool {
+	_, adj := s.Find(a)
+	return adj != nil && !adj.Outside
+}
 
 // ViaDirect reports whether the route to a leads to a peer without a tunnel.
 func (s *Snapshot) ViaDirect(a *packet.Addr) bool {

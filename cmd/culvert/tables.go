@@ -39,7 +39,19 @@ func printPorts(w io.Writer, ports []api.Port) {
 }
 
 func (a *app) routeCommand() *cobra.Command {
-	c := lister(a, "route", "The forwarding table, as 'ip route' prints one", "/v1/routes", printRoutes)
+	all := false
+	c := &cobra.Command{
+		Use:   "route",
+		Short: "The forwarding table, as 'ip route' prints one",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if all {
+				return show(a, cmd, "/v1/routes?all", printRoutes)
+			}
+			return show(a, cmd, "/v1/routes", printRoutes)
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "also the routes to other nodes themselves, to Services, and out of the cluster")
 	c.AddCommand(&cobra.Command{
 		Use:   "get ADDRESS",
 		Short: "The route that a packet to ADDRESS takes",

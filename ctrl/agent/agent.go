@@ -23,6 +23,7 @@ import (
 	"culvert/ctrl/cniconf"
 	"culvert/ctrl/config"
 	"culvert/ctrl/flavour"
+	"culvert/ctrl/hostlink"
 	"culvert/ctrl/ipam"
 	"culvert/ctrl/metrics"
 	"culvert/ctrl/outer"
@@ -73,7 +74,11 @@ type Agent struct {
 	hearing  sync.Mutex // one change of the listeners at a time
 	ears     [2]ear     // of IPv4 and IPv6
 
+	hostGone chan struct{} // somebody has deleted culvert0
+
 	mu       sync.Mutex
+	host     *host              // nil: there is none
+	hostless string             // why
 	uplinks  map[string]*uplink // by name
 	ports    map[string]*podPort
 	overhead int // of the tunnels, in bytes
@@ -101,7 +106,7 @@ const checkFrames = "CULVERTD_CHECK_FRAMES"
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
-		uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
+		hostGone: make(chan struct{}, 1), uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
 	err := errors.Join(a.openSource(), a.openCNI())
@@ -111,6 +116,7 @@ func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	if a.underlay, err = underlay.New(log, cfg.Uplinks); err != nil {
 		return nil, cfg.Errorf("uplinks", "%v", err)
 	}
+	a.underlay.Overlook(hostlink.Name)
 	workers, err := a.sizeWorkers()
 	if err != nil {
 		return nil, err
@@ -151,7 +157,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.kept, err = loadKept(a.cfg.StateDir, a.cfg.Node); err != nil {
 		a.log.Warn("begun anew", "cause", err)
 	}
-	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "pods", "publish")
+	a.metrics = metrics.New(a, a.version, "source", "underlay", "flavour", "host", "pods", "publish")
 	a.program.Synced = a.metrics.Synced
 	return nil
 }
@@ -223,6 +229,7 @@ func (a *Agent) measureMTU() {
 	if changed {
 		a.log.Info("pod MTU", "mtu", mtu)
 		a.program.SetPodMTU(mtu)
+		a.tellHost(a.program.Desired())
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/podlink"
 	"culvert/ctrl/pods"
+	"culvert/ctrl/program"
 	"culvert/dataplane"
 	"culvert/fib"
 )
@@ -103,7 +104,7 @@ func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	if !restored {
 		s.Reasons = append(s.Reasons, errRestoring.Error())
 	}
-	for _, problem := range []string{foreign, another, cni, a.keeper.problem()} {
+	for _, problem := range []string{foreign, another, cni, a.keeper.problem(), a.hostProblem()} {
 		if problem != "" {
 			s.Degraded = append(s.Degraded, problem)
 		}
@@ -270,6 +271,9 @@ func (a *Agent) RouteCounts() map[string]int {
 		counts[k.String()] = 0
 	}
 	for r := range snap.Routes() {
+		if program.Beside(r, snap) {
+			continue
+		}
 		counts[snap.Adjacency(r.Adj).Kind.String()]++
 	}
 	return counts

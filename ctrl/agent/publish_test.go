@@ -43,7 +43,9 @@ func (s *said) Run(ctx context.Context) error     { return ctx.Err() }
 // nowhere is an engine and an underlay without anything.
 type nowhere struct{}
 
-func (nowhere) Publish(*fib.Snapshot)                           {}
+func (nowhere) Publish(*fib.Snapshot)    {}
+func (nowhere) Routes() []underlay.Route { return nil }
+
 func (nowhere) NextHops(netip.Addr) ([]underlay.NextHop, error) { return nil, errors.New("no") }
 
 // TestPublish: what the objects ask for is handed over, and readiness once pods can

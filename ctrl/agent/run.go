@@ -15,6 +15,7 @@ import (
 
 	"culvert/ctrl/apiserver"
 	"culvert/ctrl/flavour"
+	"culvert/ctrl/hostlink"
 	"culvert/ctrl/source"
 	"culvert/ctrl/underlay"
 )
@@ -55,6 +56,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
 		g.Go(func() error { return a.followUnderlay(ctx) })
 		g.Go(func() error { return a.followPods(ctx) })
+		g.Go(func() error { return named("host", a.runHost(ctx)) })
 		if a.publisher != nil {
 			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })
 		}
@@ -78,6 +80,7 @@ func (a *Agent) begin(ctx context.Context) error {
 	if err := a.uplinkErrors(); err != nil {
 		return err
 	}
+	a.holdHost()
 	err := a.pods.Restore(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -121,7 +124,7 @@ func (a *Agent) stop() error {
 	}
 	a.holding.Lock()
 	defer a.holding.Unlock()
-	errs = append(errs, a.deafen())
+	errs = append(errs, a.deafen(), a.releaseHost())
 	for _, u := range a.uplinks { // all that there will be: holdUplinks has seen stopping
 		errs = append(errs, a.release(u))
 	}
@@ -167,6 +170,7 @@ func (a *Agent) applyLocked(objects *source.Objects) {
 	}
 	a.measureMTU() // before pods can be added
 	a.program.SetDesired(d)
+	a.tellHost(d)
 	a.listen()
 	if d.Local != nil {
 		a.setPools(d.Local)
@@ -321,6 +325,12 @@ func (a *Agent) followUnderlay(ctx context.Context) error {
 		case e := <-a.underlay.Events():
 			if e.Kind == underlay.LinkGone {
 				a.linkGone(e.Ifindex)
+			}
+			if e.Kind == underlay.LinkGone && e.Name == hostlink.Name {
+				select {
+				case a.hostGone <- struct{}{}:
+				default: // runHost has not seen the last one yet
+				}
 			}
 			if e.Kind != underlay.Changed { // which follows when it was an uplink
 				continue

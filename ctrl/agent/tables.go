@@ -9,16 +9,20 @@ import (
 	"time"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/program"
 	"culvert/dataplane/flow"
 	"culvert/fib"
 	"culvert/internal/packet"
 )
 
-// Routes implements apiserver.Backend.
-func (a *Agent) Routes() iter.Seq[api.Route] {
+// Routes implements apiserver.Backend: the routes of the cluster, or all of them.
+func (a *Agent) Routes(all bool) iter.Seq[api.Route] {
 	snap := a.program.Snapshot()
 	return func(yield func(api.Route) bool) {
 		for r := range snap.Routes() {
+			if !all && program.Beside(r, snap) {
+				continue
+			}
 			if !yield(routeOf(snap, r)) {
 				return
 			}

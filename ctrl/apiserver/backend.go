@@ -21,7 +21,7 @@ type Backend interface {
 	Ports() []api.Port
 	// Routes and Flows may be consumed as slowly as the client reads: hold no
 	// lock while yielding.
-	Routes() iter.Seq[api.Route]
+	Routes(all bool) iter.Seq[api.Route]
 	Flows(filter api.FlowFilter) iter.Seq[api.Flow]
 	// RouteGet is the route that a packet to addr takes, or api.NotFound.
 	RouteGet(addr netip.Addr) (api.Route, error)

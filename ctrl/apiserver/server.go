@@ -22,7 +22,7 @@ func Handler(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", get(func() api.Status { return withArrays(b.Status()) }))
 	mux.HandleFunc("GET /v1/ports", list(b.Ports))
-	mux.HandleFunc("GET /v1/routes", func(w http.ResponseWriter, _ *http.Request) { stream(w, b.Routes()) })
+	mux.HandleFunc("GET /v1/routes", func(w http.ResponseWriter, r *http.Request) { stream(w, b.Routes(r.URL.Query().Has("all"))) })
 	mux.HandleFunc("GET /v1/fdb", list(b.FDB))
 	mux.HandleFunc("GET /v1/neighbours", list(b.Neighbours))
 	mux.HandleFunc("GET /v1/peers", list(b.Peers))

@@ -23,6 +23,10 @@ type Config struct {
 	Uplinks []string
 	Native  Native
 	VXLAN   VXLAN
+	// ServiceCIDRs are the ranges of Services' addresses; those that are in no Service
+	// object are known by them.
+	ServiceCIDRs []netip.Prefix
+	NAT          NAT
 	// MTU is the pods'; 0: the smallest uplink MTU less the tunnel's overhead.
 	MTU int
 	// MSSClamp lowers the maximum segment size of TCP connections through tunnels
@@ -57,6 +61,16 @@ type Native struct {
 type VXLAN struct {
 	VNI  uint32
 	Port uint16
+}
+
+// NAT configures how pods' packets leave the cluster.
+type NAT struct {
+	// Outgoing is auto, as the cluster says, or off.
+	Outgoing string
+	// Low and High are the first and the last port of the node's that they leave by.
+	Low, High uint16
+	// Exclude are further destinations to which pods keep their addresses.
+	Exclude []netip.Prefix
 }
 
 // XDP configures how frames are taken from devices.
@@ -126,10 +140,14 @@ const dirScheme = "dir:"
 // defaults is the configuration of an empty file, without the node's name.
 func defaults() *Config {
 	return &Config{
-		Source:   "dir:/etc/culvert/manifests",
-		Mode:     "auto",
-		Native:   Native{Encap: "vxlan", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
-		VXLAN:    VXLAN{VNI: 4096, Port: 4789},
+		Source: "dir:/etc/culvert/manifests",
+		Mode:   "auto",
+		Native: Native{Encap: "vxlan", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}},
+		VXLAN:  VXLAN{VNI: 4096, Port: 4789},
+
+		ServiceCIDRs: []netip.Prefix{},
+		NAT:          NAT{Outgoing: "auto", Low: 61000, High: 65535, Exclude: []netip.Prefix{}},
+
 		Poll:     "adaptive",
 		XDP:      XDP{Mode: "auto", ZeroCopy: "auto", FrameSize: 4096, RingSize: 2048},
 		Flows:    Flows{Capacity: 262144},

@@ -8,12 +8,12 @@ import (
 // mistakes are files and the one line each gives, without "c.yaml:".
 var mistakes = []struct{ in, want string }{
 	// Shape.
-	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni"},
+	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni"},
 	{"mtu: 1400\nuplink: [eth0]\n", "2: uplink: unknown key; did you mean uplinks?"},
 	{"MTU: 1400\n", "1: MTU: unknown key; did you mean mtu?"},
 	{"vxlan:\n  vni: 1\n  vlan: 2\n", "3: vxlan.vlan: unknown key; known here are vni, port"},
 	{"native: {crosssubnet: true}\n", "1: native.crosssubnet: unknown key; did you mean crossSubnet?"},
-	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni`},
+	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni`},
 	{"vxlan: 4789\n", "1: vxlan: is a number, want a mapping; write key: value lines"},
 	{"\n\nvxlan:\n- 1\n", "4: vxlan: is a list, want a mapping; write key: value lines"},
 	{"node\n", "1: is text, want a mapping; write key: value lines"},
@@ -55,6 +55,11 @@ var mistakes = []struct{ in, want string }{
 	{"native: {clusterCIDRs: [224.0.0.0/4]}\n", "1: native.clusterCIDRs[0]: 224.0.0.0/4 is reserved; write a unicast prefix"},
 	{"native: {clusterCIDRs: [0.0.0.0/0]}\n", "1: native.clusterCIDRs[0]: 0.0.0.0/0 is every address there is; write the prefix that pods have addresses of"},
 	{"native: {clusterCIDRs: ['::ffff:10.0.0.0/104']}\n", "1: native.clusterCIDRs[0]: ::ffff:10.0.0.0/104 is an IPv4 prefix in IPv6 clothes; write it as IPv4"},
+	{"serviceCIDRs: [10.96.0.0/12, 10.96.1.0/24]\n", "1: serviceCIDRs[1]: 10.96.1.0/24 overlaps 10.96.0.0/12, which is serviceCIDRs[0]; keep one of them"},
+	{"nat: {ports: 80-90}\n", `1: nat.ports: "80-90" is no range of ports from 1024 to 65535; write one such as 61000-65535`},
+	{"nat: {ports: 61000}\n", "1: nat.ports: is a number, want text; put it in quotes"},
+	{"nat: {ports: 2000-1999}\n", `1: nat.ports: "2000-1999" is no range of ports from 1024 to 65535; write one such as 61000-65535`},
+	{"nat: {exclude: [10.0.0.1/8]}\n", "1: nat.exclude[0]: 10.0.0.1/8 has bits set behind its length; write 10.0.0.0/8"},
 	{"vxlan: {vni: 0}\n", "1: vxlan.vni: 0 is out of range; write a number from 1 to 16777215, the same on every node"},
 	{"vxlan: {vni: 16777216}\n", "1: vxlan.vni: 16777216 is out of range; write a number from 1 to 16777215, the same on every node"},
 	{"vxlan:\n\n  port: 65536\n", "3: vxlan.port: 65536 is out of range; write a number from 1 to 65535, the same on every node"},

@@ -1,5 +1,7 @@
 package config
 
+import "fmt"
+
 // key is one leaf of the configuration.
 type key struct {
 	name string // dotted
@@ -20,6 +22,10 @@ var schema = []key{
 	{"native.clusterCIDRs", setClusterCIDRs, func(c *Config) any { return c.Native.ClusterCIDRs }},
 	{"vxlan.vni", setVNI, func(c *Config) any { return c.VXLAN.VNI }},
 	{"vxlan.port", setPort, func(c *Config) any { return c.VXLAN.Port }},
+	{"serviceCIDRs", setServiceCIDRs, func(c *Config) any { return c.ServiceCIDRs }},
+	{"nat.outgoing", text(func(c *Config) *string { return &c.NAT.Outgoing }, oneOf("auto", "off")), func(c *Config) any { return c.NAT.Outgoing }},
+	{"nat.ports", setNATPorts, func(c *Config) any { return fmt.Sprintf("%d-%d", c.NAT.Low, c.NAT.High) }},
+	{"nat.exclude", setNATExclude, func(c *Config) any { return c.NAT.Exclude }},
 	{"mtu", setMTU, func(c *Config) any { return c.MTU }},
 	{"mssClamp", boolean(func(c *Config) *bool { return &c.MSSClamp }), func(c *Config) any { return c.MSSClamp }},
 	{"workers", number(func(c *Config) *int { return &c.Workers }, 0, maxWorkers, "0 stands for one per uplink queue"), func(c *Config) any { return c.Workers }},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"strconv"
+	"strings"
 )
 
 func setUplinks(c *Config, v value) *mistake {
@@ -32,32 +34,72 @@ func setUplinks(c *Config, v value) *mistake {
 }
 
 func setClusterCIDRs(c *Config, v value) *mistake {
-	items, m := v.list("write a list such as [10.244.0.0/16]")
+	cidrs, m := v.cidrs("clusterCIDRs", "10.244.0.0/16")
+	if m == nil && len(cidrs) == 0 {
+		m = v.wrong("is empty; write the prefixes that pods have addresses of")
+	}
+	if m == nil {
+		c.Native.ClusterCIDRs = cidrs
+	}
+	return m
+}
+
+func setServiceCIDRs(c *Config, v value) *mistake {
+	cidrs, m := v.cidrs("serviceCIDRs", "10.96.0.0/12")
+	if m == nil {
+		c.ServiceCIDRs = cidrs
+	}
+	return m
+}
+
+func setNATExclude(c *Config, v value) *mistake {
+	cidrs, m := v.cidrs("nat.exclude", "192.168.0.0/16")
+	if m == nil {
+		c.NAT.Exclude = cidrs
+	}
+	return m
+}
+
+// setNATPorts reads a range such as 61000-65535.
+func setNATPorts(c *Config, v value) *mistake {
+	s, m := v.str()
 	if m != nil {
 		return m
 	}
-	if len(items) == 0 {
-		return v.wrong("is empty; write the prefixes that pods have addresses of")
+	from, to, ok := strings.Cut(s, "-")
+	low, err := strconv.ParseUint(strings.TrimSpace(from), 10, 16)
+	high, err2 := strconv.ParseUint(strings.TrimSpace(to), 10, 16)
+	if !ok || err != nil || err2 != nil || low < 1024 || high < low {
+		return v.wrong(fmt.Sprintf("%q is no range of ports from 1024 to 65535; write one such as 61000-65535", s))
+	}
+	c.NAT.Low, c.NAT.High = uint16(low), uint16(high)
+	return nil
+}
+
+// cidrs reads the list of that name, of prefixes that do not overlap.
+func (v value) cidrs(name, example string) ([]netip.Prefix, *mistake) {
+	items, m := v.list("write a list such as [" + example + "]")
+	if m != nil {
+		return nil, m
 	}
 	cidrs := make([]netip.Prefix, 0, len(items))
 	for _, item := range items {
 		s, m := item.str()
 		if m != nil {
-			return m
+			return nil, m
 		}
 		p, what := checkCIDR(s)
 		if what != "" {
-			return item.wrong(what)
+			return nil, item.wrong(what)
 		}
 		for i, other := range cidrs {
 			if other.Overlaps(p) {
-				return item.wrong(fmt.Sprintf("%s overlaps %s, which is clusterCIDRs[%d]; keep one of them", p, other, i))
+				return nil, item.wrong(fmt.Sprintf("%s overlaps %s, which is %s[%d]; keep one of them", p, other, name, i))
 			}
 		}
 		cidrs = append(cidrs, p)
 	}
-	c.Native.ClusterCIDRs = cidrs
-	return nil
+	return cidrs, nil
 }
 
 func setVNI(c *Config, v value) *mistake {

@@ -13,6 +13,7 @@ import (
 // empty; nil keeps nothing. One goroutine at a time uses it.
 type Cache struct {
 	calico   *calico
+	frontend frontend
 	backends map[string]backend // by the text of backend-data
 }
 

@@ -14,14 +14,18 @@ const (
 )
 
 // Want is the desired state in a mode.
-func Want(mode string, objs *source.Objects, opt Options) *Desired {
+func Want(mode string, objs *source.Objects, opt Options) (d *Desired) {
 	switch mode {
 	case ModeFlannel:
-		return Flannel(objs, opt)
+		d = Flannel(objs, opt)
 	case ModeCalico:
-		return Calico(objs, opt)
+		d = Calico(objs, opt)
+	default:
+		d = Native(objs, opt)
 	}
-	return Native(objs, opt)
+	d.outgoing(opt)
+	d.Services = opt.Cache.services(objs.Services, opt.ServiceCIDRs)
+	return d
 }
 
 // Detect says which mode the objects look like: flannel by annotations, calico

@@ -134,6 +134,10 @@ func configMaps() kind {
 	return k
 }
 
+func services() kind {
+	return coreKind("Service", "services", stripService, func(o *source.Objects) *[]*corev1.Service { return &o.Services })
+}
+
 func keepAll[P metav1.Object](P, string) {}
 
 func calicoKinds() []kind {
@@ -201,7 +205,7 @@ func crds() kind {
 // kindsOf are the kinds that a mode reads from the start, and those that it reads if
 // their CustomResourceDefinitions are there.
 func kindsOf(mode string) (always, defined []kind) {
-	always = []kind{nodes()}
+	always = []kind{nodes(), services()}
 	switch mode {
 	case flavour.ModeNative:
 	case flavour.ModeFlannel:

@@ -106,6 +106,7 @@ var uses = []struct {
 	{"Publisher", []string{""}, "nodes/status", "patch", ""},
 	{"Publisher", []string{""}, "events", "get create patch", ""},
 	{"Source", []string{""}, "nodes", "list watch", ""},
+	{"Source", []string{""}, "services", "list watch", ""},
 	{"Source", []string{""}, "configmaps", "list watch", "kube-flannel-cfg"},
 	{"Source", []string{"apiextensions.k8s.io"}, "customresourcedefinitions", "list watch", ""},
 	{"Source", calicoGroups, "ippools", "list watch", ""},

@@ -215,7 +215,7 @@ func TestBrokenWatchIsResumed(t *testing.T) {
 			t.Errorf("%d sets, reports %q", r.count(), r.reports)
 		}
 		for _, q := range api.took() {
-			if !strings.HasPrefix(q, "watch nodes 10") {
+			if !strings.HasPrefix(q, "watch nodes 10") && !strings.HasPrefix(q, "watch services 10") {
 				t.Errorf("asked: %s", q)
 			}
 		}
@@ -524,7 +524,7 @@ func TestCalicoIsMissing(t *testing.T) {
 
 // What is asked for is what the mode reads.
 func TestModesRead(t *testing.T) {
-	for mode, want := range map[string]string{"native": "nodes", "flannel": "configmaps nodes", "calico": "customresourcedefinitions nodes", "auto": "configmaps customresourcedefinitions nodes"} {
+	for mode, want := range map[string]string{"native": "nodes services", "flannel": "configmaps nodes services", "calico": "customresourcedefinitions nodes services", "auto": "configmaps customresourcedefinitions nodes services"} {
 		synctest.Test(t, func(t *testing.T) {
 			api := threeNodes(t)
 			api.put(mapsPath, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-flannel-cfg", Namespace: "kube-flannel"}, Data: map[string]string{"net-conf.json": "{}"}})

@@ -44,6 +44,18 @@ func stripConfigMap(m *corev1.ConfigMap, _ string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: m.Name, Namespace: m.Namespace, UID: m.UID}, Data: m.Data}
 }
 
+// stripService keeps what a Service is reached at.
+func stripService(s *corev1.Service, _ string) *corev1.Service {
+	out := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID},
+		Spec:       corev1.ServiceSpec{Type: s.Spec.Type, ClusterIP: s.Spec.ClusterIP, ClusterIPs: s.Spec.ClusterIPs, ExternalIPs: s.Spec.ExternalIPs},
+	}
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		out.Status.LoadBalancer.Ingress = append(out.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: in.IP, IPMode: in.IPMode})
+	}
+	return out
+}
+
 // stripBlock keeps of another node's block the addresses that are not that node's:
 // the others go where the block goes. So the pods that come and go on other nodes
 // change nothing here, and ten thousand blocks are small. What it says of itself

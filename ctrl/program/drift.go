@@ -64,7 +64,7 @@ func (p *Programmer) repairAdjacencies() (wrong int) {
 		}
 		p.setGroups(&u)
 	}
-	for _, owners := range []map[string]*owner{p.peerOwners, p.podOwners, {"": p.node}} {
+	for _, owners := range []map[string]*owner{p.peerOwners, p.podOwners, {"": p.node}, {"": p.kernel}, {"": p.services}} {
 		for _, o := range owners {
 			again(o)
 			if now := p.table.Commit(); now != before {

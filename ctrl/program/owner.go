@@ -19,11 +19,13 @@ type owner struct {
 }
 
 // layer says whose claim of a prefix wins: a pod's over the node's own, that over
-// peers'.
+// peers', that over Services', that over what the kernel's routes say.
 type layer uint8
 
 const (
-	ofPeer layer = iota
+	ofKernel layer = iota
+	ofServices
+	ofPeer
 	ofNode
 	ofPod
 )

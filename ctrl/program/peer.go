@@ -18,10 +18,13 @@ import (
 func (p *Programmer) wantPeer(peer *flavour.Peer) (r rows) {
 	to, err := p.wantWays(&r, peer)
 	p.complain(peer.Key(), err)
-	r.routes = make([]routeRow, 0, len(peer.PodCIDRs))
+	r.routes = make([]routeRow, 0, len(peer.PodCIDRs)+1)
 	for _, c := range peer.PodCIDRs {
 		r.routes = append(r.routes, routeRow{c.Masked(), route{to, protoCulvert}})
 	}
+	// What pods send to the node itself goes the way that its pods' packets go: the answers
+	// come back that way, on which strict rp_filter there and firewalls between insist.
+	r.routes = append(r.routes, routeRow{netip.PrefixFrom(peer.PublicIP, peer.PublicIP.BitLen()), route{to, protoNode}})
 	if peer.Encap != flavour.VXLAN {
 		return r
 	}

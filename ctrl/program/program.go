@@ -28,6 +28,7 @@ type Publisher interface{ Publish(*fib.Snapshot) }
 // Underlay says how the kernel reaches another node: the underlay watcher.
 type Underlay interface {
 	NextHops(dst netip.Addr) ([]underlay.NextHop, error)
+	Routes() []underlay.Route
 }
 
 // Pod is a pod of this node whose port the engine has.
@@ -44,6 +45,14 @@ type Uplink struct {
 	Ifindex int
 	Name    string
 	Port    uint16
+}
+
+// Host is the node's own stack, whose port the engine has.
+type Host struct {
+	Dev  string
+	Port uint16
+	MAC  packet.MAC // the device's
+	MTU  int        // the largest packet that it is sent
 }
 
 // Programmer owns the tables. Its methods are safe for concurrent use; each
@@ -70,6 +79,8 @@ type Programmer struct {
 	peerOwners map[string]*owner
 	podOwners  map[string]*owner
 	node       *owner
+	kernel     *owner // of what leads out of the cluster
+	services   *owner
 	pass       uint64
 
 	desired *flavour.Desired
@@ -77,6 +88,7 @@ type Programmer struct {
 	paths   map[netip.Addr]int // path MTU by peer, outer headers included
 	uplinks map[int]Uplink
 	pods    map[string]Pod
+	host    Host              // the zero Host: there is no port to it
 	peers   map[string]string // the underlay's complaint by peer, to log it once
 }
 
@@ -87,6 +99,7 @@ func New(log *slog.Logger, engine Publisher, u Underlay) *Programmer {
 		adjIDs: map[string]fib.AdjID{}, hopIDs: map[hopKey]fib.HopID{}, hopUsers: map[hopKey]int{},
 		routes: newClaims[netip.Prefix, route](), fdb: newClaims[fdbKey, fib.FDBEntry](), neighbours: newClaims[neighKey, fib.Neighbour](),
 		peerOwners: map[string]*owner{}, podOwners: map[string]*owner{}, node: &owner{layer: ofNode, name: "node"},
+		kernel: &owner{layer: ofKernel, name: "kernel"}, services: &owner{layer: ofServices, name: "services"},
 		uplinks: map[int]Uplink{}, pods: map[string]Pod{}, peers: map[string]string{}, desired: &flavour.Desired{},
 	}
 	p.sync(scope{})
@@ -98,6 +111,8 @@ type scope struct {
 	peers bool     // those peers that are not what they were
 	all   bool     // all peers
 	node  bool     // the node itself
+	out   bool     // the ways out of the cluster
+	svc   bool     // the Services' addresses
 	pods  []string // these pods
 }
 
@@ -106,7 +121,7 @@ func (p *Programmer) SetDesired(d *flavour.Desired) {
 	p.change(func() scope {
 		before := p.desired
 		p.desired = d
-		return scope{peers: true, all: !sameForPeers(before, d), node: true}
+		return scope{peers: true, all: !sameForPeers(before, d), node: true, svc: !slices.Equal(before.Services, d.Services)}
 	})
 }
 
@@ -124,12 +139,18 @@ func (p *Programmer) SetPathMTUs(mtus map[netip.Addr]int) {
 
 // SetUplink says which port a NIC is.
 func (p *Programmer) SetUplink(u Uplink) {
-	p.change(func() scope { p.uplinks[u.Ifindex] = u; return scope{all: true} })
+	p.change(func() scope { p.uplinks[u.Ifindex] = u; return scope{all: true, out: true} })
 }
 
 // RemoveUplink forgets a NIC: peers behind it become unresolved.
 func (p *Programmer) RemoveUplink(ifindex int) {
-	p.change(func() scope { delete(p.uplinks, ifindex); return scope{all: true} })
+	p.change(func() scope { delete(p.uplinks, ifindex); return scope{all: true, out: true} })
+}
+
+// SetHost says which port leads to the node's own stack. From now on its addresses, the
+// Services', and what the kernel reaches otherwise than by a gateway lead there.
+func (p *Programmer) SetHost(h Host) {
+	p.change(func() scope { p.host = h; return scope{node: true, out: true, svc: true} })
 }
 
 // AddPod routes a pod's addresses to its port. An address that another pod has
@@ -156,7 +177,7 @@ func (p *Programmer) RemovePod(dev string) {
 }
 
 // UnderlayChanged looks every next hop up again.
-func (p *Programmer) UnderlayChanged() { p.change(func() scope { return scope{all: true} }) }
+func (p *Programmer) UnderlayChanged() { p.change(func() scope { return scope{all: true, out: true} }) }
 
 // Snapshot is what was published last.
 func (p *Programmer) Snapshot() *fib.Snapshot {
@@ -190,6 +211,12 @@ func (p *Programmer) sync(s scope) {
 		want, node := p.wantNode()
 		p.table.SetNode(node)
 		updates = append(updates, update{p.node, want})
+	}
+	if s.svc {
+		updates = append(updates, update{p.services, p.wantServices()})
+	}
+	if s.out {
+		updates = append(updates, update{p.kernel, p.wantOutside()})
 	}
 	p.apply(append(updates, p.podUpdates(s.pods)...))
 	p.publish(start)

@@ -31,6 +31,16 @@ func (n network) NextHops(dst netip.Addr) ([]underlay.NextHop, error) {
 	return all, nil
 }
 
+func (network) Routes() []underlay.Route { return nil }
+
+// kernel is a network whose kernel has routes.
+type kernel struct {
+	network
+	routes []underlay.Route
+}
+
+func (k *kernel) Routes() []underlay.Route { return k.routes }
+
 var (
 	addr   = netip.MustParseAddr
 	prefix = netip.MustParsePrefix
@@ -53,6 +63,7 @@ func peer(name, ip, cidr string) flavour.Peer {
 func desired(peers ...flavour.Peer) *flavour.Desired {
 	return &flavour.Desired{
 		Mode: "native", Encap: "vxlan", VNI: 4096, Port: 4789, Peers: peers,
+		NAT: flavour.NAT{Sources: []netip.Prefix{prefix("10.244.0.0/16")}, Low: 61000, High: 65535},
 		Local: &flavour.Node{
 			Name: "n1", PublicIP: addr("192.168.0.1"), PodCIDRs: []netip.Prefix{prefix("10.244.1.0/24")},
 			TunnelIP: addr("10.244.1.0"), VTEPMAC: flavour.VTEPMAC("n1"),
@@ -68,10 +79,14 @@ func newTest(n network) (*Programmer, *recorder) {
 	return p, r
 }
 
-// lines is a snapshot as text, a line per row.
+// lines is a snapshot as text, a line per row, but for the routes to the peers
+// themselves, of which TestPeersThemselves is.
 func lines(s *fib.Snapshot) (out []string) {
 	for r := range s.Routes() {
 		a := s.Adjacency(r.Adj)
+		if r.Protocol == protoNode {
+			continue
+		}
 		out = append(out, fmt.Sprintf("route %s %s via %v ready %v proto %s", r.Prefix, a.Kind, a.Via, a.Ready, r.Protocol))
 	}
 	for e := range s.FDB() {

@@ -80,7 +80,15 @@ const (
 	protoCulvert = "culvert" // from the cluster's objects
 	protoKernel  = "kernel"  // the node's own addresses
 	protoCNI     = "cni"     // pods of this node
+	protoNode    = "node"    // other nodes themselves
+	protoService = "service" // what the cluster's Services are reached at
 )
+
+// Beside reports whether a route is beside those of the cluster's pods: to other nodes
+// themselves, to Services, and out of the cluster.
+func Beside(r fib.Route, s *fib.Snapshot) bool {
+	return r.Protocol == protoNode || r.Protocol == protoService || s.Adjacency(r.Adj).Outside
+}
 
 // vxlanDev is the device that FDB and neighbour entries of the overlay are
 // shown with: Culvert has none, its tables take the place.
@@ -116,9 +124,11 @@ func (p *Programmer) wantNode() (r rows, node fib.Node) {
 			node.IPIP = addr
 		}
 	}
-	node.Routed = p.desired.Routed()
-	for name, kind := range map[string]fib.Kind{"local": fib.KindLocal, "blackhole": fib.KindBlackhole} {
-		r.adjacencies = append(r.adjacencies, adjacencyRow{name, adjacency{Adjacency: fib.Adjacency{Kind: kind, Ready: true, MTU: 65535}}})
+	node.Routed = p.desired.Routed() || p.desired.Bare()
+	node.Networks, node.NAT = p.desired.Networks, fib.NAT(p.desired.NAT)
+	r.adjacencies = []adjacencyRow{
+		{"local", p.toHost(false)},
+		{"blackhole", adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}},
 	}
 	routes := map[netip.Prefix]route{} // the node's own addresses go before what is under its pods
 	for _, c := range n.PodCIDRs {
@@ -137,6 +147,29 @@ func (p *Programmer) wantNode() (r rows, node fib.Node) {
 		r.routes = append(r.routes, routeRow{prefix, to})
 	}
 	return r, node
+}
+
+// wantServices leads what Services are reached at to the node's own stack, where kube-proxy
+// translates it. Without a port to it they lead nowhere.
+func (p *Programmer) wantServices() (r rows) {
+	if p.host.Dev == "" || len(p.desired.Services) == 0 {
+		return r
+	}
+	r.adjacencies = []adjacencyRow{{"services", p.toHost(false)}}
+	for _, s := range p.desired.Services {
+		r.routes = append(r.routes, routeRow{s, route{"services", protoService}})
+	}
+	return r
+}
+
+// toHost is the way to the node's own stack, or, without a port to it, to the
+// dataplane, which answers in its place what it can.
+func (p *Programmer) toHost(outside bool) adjacency {
+	to := fib.Adjacency{Kind: fib.KindLocal, Ready: true, MTU: 65535, Outside: outside}
+	if h := &p.host; h.Dev != "" {
+		to.Port, to.Dev, to.MTU, to.Rewrite = h.Port, h.Dev, uint16(h.MTU), encap.Ethernet(h.MAC, gatewayMAC, 0)
+	}
+	return adjacency{Adjacency: to}
 }
 
 // family is the one of two addresses that is of ip's family.

@@ -171,11 +171,16 @@ func (l *loop) refreshRoutes(all bool, now time.Time) error {
 		found[dst] = &target{known: true, route: r, err: err}
 	}
 
-	hops, err := l.findHops(found, all, now)
+	routes, err := w.readRoutes()
 	if err != nil {
 		return err
 	}
-	changed := len(hops) != len(w.hops)
+	hops, err := l.findHops(found, routes, all, now)
+	if err != nil {
+		return err
+	}
+	changed := len(hops) != len(w.hops) ||
+		!slices.EqualFunc(routes, w.outside, func(a, b outside) bool { return a.equal(&b) })
 	w.mu.Lock()
 	for dst, t := range found {
 		if was := w.targets[dst]; was != nil { // still tracked
@@ -183,7 +188,7 @@ func (l *loop) refreshRoutes(all bool, now time.Time) error {
 			w.targets[dst] = t
 		}
 	}
-	w.hops = hops
+	w.hops, w.outside = hops, routes
 	w.mu.Unlock()
 	if changed {
 		l.push(Event{Kind: Changed})
@@ -191,31 +196,44 @@ func (l *loop) refreshRoutes(all bool, now time.Time) error {
 	return nil
 }
 
-// findHops are the next hops of the destinations found: those that there are
-// already, read again with all set, and new ones.
-func (l *loop) findHops(found map[netip.Addr]*target, all bool, now time.Time) (map[hopKey]*hop, error) {
+// findHops are the next hops of the destinations found and of the kernel's routes:
+// those that there are already, read again with all set, and new ones.
+func (l *loop) findHops(found map[netip.Addr]*target, routes []outside, all bool, now time.Time) (map[hopKey]*hop, error) {
 	hops := make(map[hopKey]*hop, len(l.w.hops))
 	for _, t := range found {
-		for _, by := range t.route.hops { // none with an error
-			key := by.hopKey
-			if hops[key] != nil {
-				continue
-			}
-			h := l.w.hops[key]
-			if h == nil || all {
-				n, err := l.w.kernel.neighbour(key)
-				if err != nil {
-					return nil, err
-				}
-				if h == nil {
-					h = &hop{neighbour: n, due: now}
-					l.keepBy(now)
-				} else {
-					l.takeHop(h, n, now)
-				}
-			}
-			hops[key] = h
+		if err := l.addHops(hops, &t.route, all, now); err != nil { // none with an error
+			return nil, err
+		}
+	}
+	for i := range routes {
+		if err := l.addHops(hops, &routes[i].via, all, now); err != nil {
+			return nil, err
 		}
 	}
 	return hops, nil
+}
+
+// addHops adds a route's next hops to those that there are to be.
+func (l *loop) addHops(hops map[hopKey]*hop, r *route, all bool, now time.Time) error {
+	for _, by := range r.hops {
+		key := by.hopKey
+		if hops[key] != nil {
+			continue
+		}
+		h := l.w.hops[key]
+		if h == nil || all {
+			n, err := l.w.kernel.neighbour(key)
+			if err != nil {
+				return err
+			}
+			if h == nil {
+				h = &hop{neighbour: n, due: now}
+				l.keepBy(now)
+			} else {
+				l.takeHop(h, n, now)
+			}
+		}
+		hops[key] = h
+	}
+	return nil
 }

@@ -95,6 +95,8 @@ type Watcher struct {
 	uplinks []Link // in the order of names
 	targets map[netip.Addr]*target
 	hops    map[hopKey]*hop
+	outside []outside
+	ours    string // the device that leads to pods; written before Run
 }
 
 // New opens the netlink sockets and reads the uplinks of these names; without
@@ -121,6 +123,10 @@ func New(log *slog.Logger, uplinks []string) (*Watcher, error) {
 	}
 	return w, nil
 }
+
+// Overlook leaves out of Routes what leads to the device of that name: culvertd's own.
+// To be called before Run.
+func (w *Watcher) Overlook(device string) { w.ours = device }
 
 // begin reads the devices and settles which are the uplinks.
 func (w *Watcher) begin(names []string) (err error) {

@@ -113,6 +113,9 @@ func (e *Entry) SetMSS(dir Direction, mss uint16) {
 // owner is the one to whom the flow is counted while it is half-open.
 func (e *Entry) owner() uint16 { return uint16(e.half[Original].mss.Load() >> 16) }
 
+// FromHost reports whether the node's own stack sent the flow's first packet.
+func (e *Entry) FromHost() bool { return e.owner() == Host }
+
 // Key is the key of the packets of that direction.
 func (e *Entry) Key(dir Direction) packet.Key { return e.half[dir&1].key }
 

@@ -7,16 +7,18 @@ const (
 	// Wire owns flows whose first packet came by an uplink, without a limit: who
 	// sent it is not on this node, and would only shut out others.
 	Wire = 1<<16 - 1
+	// Host owns flows whose first packet the node's own stack sent, without a limit.
+	Host = Wire - 1
 
 	towards = 1 << 15
 )
 
 // Towards owns flows from the wire that are to be limited by where they go: who
 // floods a pod with connections then shuts out others from that pod alone. port
-// is the pod's, below 32768.
+// is the pod's, below 32766.
 func Towards(port uint16) uint16 { return towards | port }
 
-func fromWire(owner uint16) bool { return owner >= towards }
+func fromWire(owner uint16) bool { return owner >= towards && owner != Host }
 
 // leastOwnerLimit is what every owner may have in a table however small.
 const leastOwnerLimit = 64
@@ -82,7 +84,7 @@ const (
 func (t *Table) mayOwn(owner uint16) bool {
 	a := &t.accounts[owner]
 	a.forgive(t.now, t.ownerLimit)
-	return owner == Wire || a.halfOpen+a.failed < t.ownerLimit
+	return owner >= Host || a.halfOpen+a.failed < t.ownerLimit
 }
 
 // charge counts entry i, whose control word is c, to its owner, or no more.

@@ -151,8 +151,8 @@ func (a *Agent) Healthy() error { return a.Unhealthy }
 // Ports implements apiserver.Backend, as do the methods below.
 func (a *Agent) Ports() []api.Port { return a.PortList }
 
-// Routes yields RouteList.
-func (a *Agent) Routes() iter.Seq[api.Route] { return slices.Values(a.RouteList) }
+// Routes yields RouteList, whatever is asked for.
+func (a *Agent) Routes(bool) iter.Seq[api.Route] { return slices.Values(a.RouteList) }
 
 // RouteGet finds the longest match in RouteList, the default route left out.
 func (a *Agent) RouteGet(addr netip.Addr) (api.Route, error) {

@@ -1,0 +1,78 @@
+package hostlink
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// sysctls let Linux take what comes by the device. It has the addresses of pods of
+// this node as sources, and of others; what pods send out of the cluster by way of the
+// node has its own address already when it arrives (accept_local).
+var sysctls = [][2]string{
+	{"net/ipv4/conf/" + Name + "/rp_filter", "0"},
+	{"net/ipv4/conf/" + Name + "/accept_local", "1"},
+	{"net/ipv4/conf/" + Name + "/forwarding", "1"},
+	{"net/ipv4/conf/" + Name + "/send_redirects", "0"},
+	{"net/ipv6/conf/" + Name + "/disable_ipv6", "0"},
+	{"net/ipv6/conf/" + Name + "/addr_gen_mode", "1"}, // no link-local address, and no chatter about it
+	{"net/ipv6/conf/" + Name + "/accept_ra", "0"},
+	{"net/ipv6/conf/" + Name + "/accept_dad", "0"},
+	{"net/ipv6/conf/" + Name + "/forwarding", "1"},
+}
+
+// setSysctls writes them in the thread's namespace. One that this kernel does not have is
+// skipped, and one below a read-only /proc/sys that has the value already.
+func setSysctls() error {
+	for _, s := range sysctls {
+		if err := setSysctl(s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setSysctl(name, value string) error {
+	path := "/proc/sys/" + name
+	err := os.WriteFile(path, []byte(value), 0)
+	if err == nil || errors.Is(err, os.ErrNotExist) || sysctl(name) == value {
+		return nil
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("sysctl %s: %w: culvertd needs a writable /proc/sys/net", path, err)
+	}
+	return fmt.Errorf("sysctl %s=%s: %w", path, value, err)
+}
+
+// sysctl is a setting's value, empty if this kernel does not have it.
+func sysctl(name string) string {
+	text, _ := os.ReadFile("/proc/sys/" + name)
+	return strings.TrimSpace(string(text))
+}
+
+// forward makes the node a router, as Kubernetes wants it: kube-proxy sends to pods what
+// comes for Services. As a router Linux takes no more router advertisements, unless
+// it is told to all the same (accept_ra 2, Documentation/networking/ip-sysctl.rst): an
+// uplink that has its default route of them keeps it.
+func forward(log *slog.Logger, v4, v6 bool) error {
+	var errs []error
+	if v4 && sysctl("net/ipv4/ip_forward") == "0" {
+		log.Info("the node forwards IPv4 from now on", "sysctl", "net.ipv4.ip_forward=1")
+		errs = append(errs, setSysctl("net/ipv4/ip_forward", "1"))
+	}
+	if v6 && sysctl("net/ipv6/conf/all/forwarding") == "0" {
+		log.Info("the node forwards IPv6 from now on", "sysctl", "net.ipv6.conf.all.forwarding=1")
+		hears, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
+		for _, path := range hears {
+			if name := strings.TrimPrefix(path, "/proc/sys/"); sysctl(name) == "1" {
+				errs = append(errs, setSysctl(name, "2"))
+			}
+		}
+		errs = append(errs, setSysctl("net/ipv6/conf/all/forwarding", "1"))
+	}
+	return errors.Join(errs...)
+}
