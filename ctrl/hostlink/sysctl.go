@@ -2,12 +2,9 @@ package hostlink
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
+
+	"culvert/internal/sysctl"
 )
 
 // sysctls let Linux take what comes by the device. It has the addresses of pods of
@@ -29,29 +26,11 @@ var sysctls = [][2]string{
 // skipped, and one below a read-only /proc/sys that has the value already.
 func setSysctls() error {
 	for _, s := range sysctls {
-		if err := setSysctl(s[0], s[1]); err != nil {
+		if err := sysctl.Set(s[0], s[1]); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func setSysctl(name, value string) error {
-	path := "/proc/sys/" + name
-	err := os.WriteFile(path, []byte(value), 0)
-	if err == nil || errors.Is(err, os.ErrNotExist) || sysctl(name) == value {
-		return nil
-	}
-	if errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("sysctl %s: %w: culvertd needs a writable /proc/sys/net", path, err)
-	}
-	return fmt.Errorf("sysctl %s=%s: %w", path, value, err)
-}
-
-// sysctl is a setting's value, empty if this kernel does not have it.
-func sysctl(name string) string {
-	text, _ := os.ReadFile("/proc/sys/" + name)
-	return strings.TrimSpace(string(text))
 }
 
 // forward makes the node a router, as Kubernetes wants it: kube-proxy sends to pods what
@@ -60,19 +39,18 @@ func sysctl(name string) string {
 // uplink that has its default route of them keeps it.
 func forward(log *slog.Logger, v4, v6 bool) error {
 	var errs []error
-	if v4 && sysctl("net/ipv4/ip_forward") == "0" {
+	if v4 && sysctl.Get("net/ipv4/ip_forward") == "0" {
 		log.Info("the node forwards IPv4 from now on", "sysctl", "net.ipv4.ip_forward=1")
-		errs = append(errs, setSysctl("net/ipv4/ip_forward", "1"))
+		errs = append(errs, sysctl.Set("net/ipv4/ip_forward", "1"))
 	}
-	if v6 && sysctl("net/ipv6/conf/all/forwarding") == "0" {
+	if v6 && sysctl.Get("net/ipv6/conf/all/forwarding") == "0" {
 		log.Info("the node forwards IPv6 from now on", "sysctl", "net.ipv6.conf.all.forwarding=1")
-		hears, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
-		for _, path := range hears {
-			if name := strings.TrimPrefix(path, "/proc/sys/"); sysctl(name) == "1" {
-				errs = append(errs, setSysctl(name, "2"))
+		for _, name := range sysctl.Glob("net/ipv6/conf/*/accept_ra") {
+			if sysctl.Get(name) == "1" {
+				errs = append(errs, sysctl.Set(name, "2"))
 			}
 		}
-		errs = append(errs, setSysctl("net/ipv6/conf/all/forwarding", "1"))
+		errs = append(errs, sysctl.Set("net/ipv6/conf/all/forwarding", "1"))
 	}
 	return errors.Join(errs...)
 }
