@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
+.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube test-containers clean clean-vm clean-kube clean-containers
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -23,6 +23,7 @@ VMTAGS ?= vm
 VMFLAGS ?=
 KUBEPACKAGES ?= ./internal/kubetest ./ctrl/kube/... ./internal/e2e
 KUBEFLAGS ?=
+CONTAINERFLAGS ?=
 
 # Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
 build:
@@ -59,6 +60,13 @@ test-kube: deps
 	scripts/kube-binaries > /dev/null
 	KUBETEST_BIN=$$(scripts/kube-binaries) $(GO) test -pgo=off -tags kube -p 1 -count=1 -timeout 15m -run '^TestKube' \
 		$(EXEC) $(KUBEFLAGS) $(KUBEPACKAGES)
+
+# Tests with cnitool, the CNI project's plugins, containerd and real containers, which
+# are fetched the first time: docs/cni.md. CONTAINERFLAGS='-v -run TestContainersChain' chooses.
+test-containers: deps
+	scripts/container-binaries > /dev/null
+	CONTAINER_BIN=$$(scripts/container-binaries) $(GO) test -pgo=off -tags containers -count=1 -timeout 10m -run '^TestContainers' \
+		$(EXEC) $(CONTAINERFLAGS) ./internal/containers
 
 # What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and
 # programs.
@@ -135,3 +143,7 @@ clean-vm: clean
 # etcd and the API server as well, which are built again.
 clean-kube: clean
 	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/kube"
+
+# containerd and the rest as well, which are fetched again.
+clean-containers: clean
+	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/containers"

@@ -30,6 +30,7 @@ import (
 	"culvert/ctrl/pods"
 	"culvert/ctrl/program"
 	"culvert/ctrl/source"
+	"culvert/ctrl/statedir"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane"
 	"culvert/dataplane/intake"
@@ -43,6 +44,7 @@ type Agent struct {
 	log     *slog.Logger
 	version string
 	started time.Time
+	dir     *statedir.Dir
 	ending  chan struct{} // closed when Run is told to end
 
 	underlay *underlay.Watcher
@@ -101,9 +103,23 @@ type Agent struct {
 // frame's owner: a frame used twice then ends culvertd. For tests; it costs time.
 const checkFrames = "CULVERTD_CHECK_FRAMES"
 
-// New looks at the machine, sizes the dataplane and prepares everything that
-// Run will start. On an error nothing is left behind.
+// New takes the state directory, looks at the machine, sizes the dataplane and prepares
+// everything that Run will start. On an error nothing is left behind.
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
+	dir, err := statedir.Open(cfg.StateDir, version)
+	if err != nil {
+		return nil, err
+	}
+	a, err := open(cfg, log, version)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	a.dir = dir
+	return a, nil
+}
+
+// open is New in a state directory that is taken.
+func open(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
 		hostGone: make(chan struct{}, 1), uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
@@ -143,6 +159,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.ipam, err = ipam.New(); err != nil {
 		return err
 	}
+	a.ipam.SetCooldown(a.cfg.IPAM.Cooldown, nil)
 	cluster, err := a.openKeeper()
 	if err != nil {
 		return err

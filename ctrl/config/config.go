@@ -9,6 +9,7 @@ package config
 import (
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Config is the configuration in force. Load makes it; it is then read only.
@@ -38,6 +39,7 @@ type Config struct {
 	Poll     string // busy, adaptive or interrupt
 	XDP      XDP
 	Flows    Flows
+	IPAM     IPAM
 	Socket   string
 	StateDir string
 	// Listen is HOST:PORT of metrics and health.
@@ -92,6 +94,12 @@ type CNI struct {
 
 // Flows configures the flow table.
 type Flows struct{ Capacity int }
+
+// IPAM configures the pods' addresses.
+type IPAM struct {
+	// Cooldown is how long a released address is not given while there is another.
+	Cooldown time.Duration
+}
 
 // Where a setting comes from.
 const (
@@ -151,6 +159,7 @@ func defaults() *Config {
 		Poll:     "adaptive",
 		XDP:      XDP{Mode: "auto", ZeroCopy: "auto", FrameSize: 4096, RingSize: 2048},
 		Flows:    Flows{Capacity: 262144},
+		IPAM:     IPAM{Cooldown: 30 * time.Second},
 		Socket:   "/run/culvert/culvert.sock",
 		StateDir: "/var/lib/culvert",
 		Listen:   "127.0.0.1:9476",

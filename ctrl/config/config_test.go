@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // documented is the example of docs/configuration.md, with a source this version has.
@@ -26,6 +27,7 @@ workers: 0
 poll: adaptive
 xdp: {mode: auto, zeroCopy: auto, frameSize: 4096, ringSize: 2048}
 flows: {capacity: 262144}
+ipam: {cooldown: 30s}
 socket: /run/culvert/culvert.sock
 stateDir: /var/lib/culvert
 listen: 127.0.0.1:9476
@@ -100,6 +102,7 @@ workers: 2
 poll: busy
 xdp: {mode: native, zeroCopy: on, frameSize: 2048, ringSize: 64}
 flows: {capacity: 1000000}
+ipam: {cooldown: 2m}
 socket: /tmp/c.sock
 stateDir: /tmp/state
 listen: "[::]:0"
@@ -113,7 +116,7 @@ node: a.b-1
 		Node: "a.b-1", Source: "kube", Kubeconfig: "/root/.kube/config", Mode: "native", Uplinks: []string{"ens3", "ens4"},
 		Native: Native{"vxlan", false, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/48")}},
 		VXLAN:  VXLAN{1<<24 - 1, 8472}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, NAT: NAT{"off", 2000, 3000, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, MTU: 8950, MSSClamp: true, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
-		Flows: Flows{1000000}, Socket: "/tmp/c.sock", StateDir: "/tmp/state", Listen: "[::]:0",
+		Flows: Flows{1000000}, IPAM: IPAM{2 * time.Minute}, Socket: "/tmp/c.sock", StateDir: "/tmp/state", Listen: "[::]:0",
 		CNI:  CNI{"/etc/cni/net.d", "/tmp/05-culvert.conflist"},
 		file: "c.yaml", from: c.from, where: c.where,
 	}

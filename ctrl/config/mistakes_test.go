@@ -8,12 +8,12 @@ import (
 // mistakes are files and the one line each gives, without "c.yaml:".
 var mistakes = []struct{ in, want string }{
 	// Shape.
-	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni"},
+	{"nod: x\n", "1: nod: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, ipam, socket, stateDir, listen, cni"},
 	{"mtu: 1400\nuplink: [eth0]\n", "2: uplink: unknown key; did you mean uplinks?"},
 	{"MTU: 1400\n", "1: MTU: unknown key; did you mean mtu?"},
 	{"vxlan:\n  vni: 1\n  vlan: 2\n", "3: vxlan.vlan: unknown key; known here are vni, port"},
 	{"native: {crosssubnet: true}\n", "1: native.crosssubnet: unknown key; did you mean crossSubnet?"},
-	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, socket, stateDir, listen, cni`},
+	{"node.x: 1\n", `1: ["node.x"]: unknown key; known here are node, source, kubeconfig, mode, uplinks, native, vxlan, serviceCIDRs, nat, mtu, mssClamp, workers, poll, xdp, flows, ipam, socket, stateDir, listen, cni`},
 	{"vxlan: 4789\n", "1: vxlan: is a number, want a mapping; write key: value lines"},
 	{"\n\nvxlan:\n- 1\n", "4: vxlan: is a list, want a mapping; write key: value lines"},
 	{"node\n", "1: is text, want a mapping; write key: value lines"},
@@ -72,6 +72,8 @@ var mistakes = []struct{ in, want string }{
 	{"xdp: {ringSize: 1000}\n", "1: xdp.ringSize: 1000 is no power of two; write 512 or 1024"},
 	{"xdp: {ringSize: 32}\n", "1: xdp.ringSize: 32 is out of range; write a number from 64 to 32768, a power of two"},
 	{"flows: {capacity: 63}\n", "1: flows.capacity: 63 is out of range; write a number from 64 to 67108864, 262144 suits most nodes"},
+	{"ipam: {cooldown: 2h}\n", `1: ipam.cooldown: "2h" is no time from 0s to 1h; write one such as 30s`},
+	{"ipam: {cooldown: soon}\n", `1: ipam.cooldown: "soon" is no time from 0s to 1h; write one such as 30s`},
 	{"socket: culvert.sock\n", `1: socket: "culvert.sock" is no absolute path; begin it with /`},
 	{"socket: /" + strings.Repeat("x", 106) + "\n", "1: socket: has 107 bytes, a unix socket's path at most 106; choose a shorter path"},
 	{"stateDir: state\n", `1: stateDir: "state" is no absolute path; begin it with /`},

@@ -35,6 +35,7 @@ var schema = []key{
 	{"xdp.frameSize", setFrameSize, func(c *Config) any { return c.XDP.FrameSize }},
 	{"xdp.ringSize", setRingSize, func(c *Config) any { return c.XDP.RingSize }},
 	{"flows.capacity", number(func(c *Config) *int { return &c.Flows.Capacity }, minFlows, maxFlows, "262144 suits most nodes"), func(c *Config) any { return c.Flows.Capacity }},
+	{"ipam.cooldown", setCooldown, func(c *Config) any { return c.IPAM.Cooldown.String() }},
 	{"socket", text(func(c *Config) *string { return &c.Socket }, socketPath), func(c *Config) any { return c.Socket }},
 	{"stateDir", text(func(c *Config) *string { return &c.StateDir }, absolutePath), func(c *Config) any { return c.StateDir }},
 	{"listen", text(func(c *Config) *string { return &c.Listen }, hostPort), func(c *Config) any { return c.Listen }},

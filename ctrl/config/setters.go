@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func setUplinks(c *Config, v value) *mistake {
@@ -156,4 +157,20 @@ func setRingSize(c *Config, v value) *mistake {
 		c.XDP.RingSize = n
 	}
 	return m
+}
+
+// maxCooldown is longer than any connection to a pod that is gone is tried.
+const maxCooldown = time.Hour
+
+func setCooldown(c *Config, v value) *mistake {
+	s, m := v.str()
+	if m != nil {
+		return m
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d > maxCooldown {
+		return v.wrong(fmt.Sprintf("%q is no time from 0s to 1h; write one such as 30s", s))
+	}
+	c.IPAM.Cooldown = d
+	return nil
 }

@@ -107,6 +107,7 @@ type Manager struct {
 	locks nameLocks
 
 	draining sync.Mutex // one Drain at a time
+	history  sync.Mutex // one write of the order of addresses at a time
 
 	mu   sync.Mutex // pods and what is in them; never held while waiting
 	pods map[Key]*pod
@@ -139,7 +140,7 @@ func New(cfg Config) (*Manager, error) {
 		return nil, fmt.Errorf("pods: %d queues a pod: at least 1 is needed", cfg.Queues)
 	}
 	m := &Manager{cfg: cfg, log: cfg.Logger, pods: map[Key]*pod{}}
-	m.store.dir = filepath.Join(cfg.StateDir, "pods")
+	m.store.dir = filepath.Join(cfg.StateDir, podsName)
 	m.store.history = filepath.Join(cfg.StateDir, "ipam.json")
 	if err := os.MkdirAll(m.store.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)

@@ -172,11 +172,11 @@ func (u *Uplink) Close() error {
 	if u.closed.Swap(true) {
 		return nil
 	}
-	var errs []error
+	errs := []error{unix.Close(u.tx.fd)} // and with the TAP its program goes
 	if u.redir != nil {
 		errs = append(errs, u.redir.Close())
 	}
-	if err := errors.Join(append(errs, unix.Close(u.tx.fd))...); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tap: closing that of uplink %s: %w", u.name, err)
 	}
 	return nil

@@ -146,7 +146,9 @@ func load(program string, queues int) (*ebpf.Collection, error) {
 			delete(spec.Programs, other)
 		}
 	}
-	spec.Maps[steerMapSockets].MaxEntries = uint32(queues)
+	sockets := spec.Maps[steerMapSockets]
+	sockets.MaxEntries = uint32(queues)
+	sockets.Key, sockets.Value = nil, nil // the kernel refuses BTF on it, after a grace period
 	if program != steerProgSteerUplink {
 		delete(spec.Maps, steerMapEndpoints)
 		delete(spec.Maps, steerMapPrefixes)
