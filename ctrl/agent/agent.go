@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"culvert/ctrl/calicoipam"
+	"culvert/ctrl/cniconf"
 	"culvert/ctrl/config"
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/hostlink"
@@ -65,6 +66,8 @@ type Agent struct {
 	// it; nil with manifests.
 	calico calicoipam.Store
 	keeper *keeper
+	// cniConf is what the container runtime is told; nil where somebody else tells it.
+	cniConf *cniconf.Conf
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -90,8 +93,10 @@ type Agent struct {
 	another  string // what speaks against the mode, if anything
 	foreign  string // what is wrong with the node's address, if anything
 	restored bool   // the pods of before were brought back
-	stopping bool
-	since    map[flavour.Conflict]time.Time // when each was first seen
+	// cniProblem is what keeps the container runtime from cniConf, if anything.
+	cniProblem string
+	stopping   bool
+	since      map[flavour.Conflict]time.Time // when each was first seen
 }
 
 // checkFrames is the environment variable that turns on the verification of every
@@ -120,7 +125,7 @@ func open(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) 
 		hostGone: make(chan struct{}, 1), uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
-	err := a.openSource()
+	err := errors.Join(a.openSource(), a.openCNI())
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +159,7 @@ func (a *Agent) prepare(workers int) (err error) {
 	if a.ipam, err = ipam.New(); err != nil {
 		return err
 	}
+	a.ipam.SetCooldown(a.cfg.IPAM.Cooldown, nil)
 	cluster, err := a.openKeeper()
 	if err != nil {
 		return err

@@ -63,6 +63,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })
 		}
 		g.Go(func() error { return named("addresses", a.keeper.run(ctx)) })
+		g.Go(func() error { return a.followCNI(ctx) })
 		g.Go(func() error { return named("source", a.source.Run(ctx, a.apply, a.report)) })
 		a.log.Info("culvertd is up", "node", a.cfg.Node, "workers", a.engine.Workers(), "socket", a.cfg.Socket, "listen", ops.Addr().String())
 		return nil

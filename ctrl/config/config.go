@@ -9,6 +9,7 @@ package config
 import (
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Config is the configuration in force. Load makes it; it is then read only.
@@ -26,6 +27,7 @@ type Config struct {
 	// ServiceCIDRs are the ranges of Services' addresses; those that are in no Service
 	// object are known by them.
 	ServiceCIDRs []netip.Prefix
+	NAT          NAT
 	// MTU is the pods'; 0: the smallest uplink MTU less the tunnel's overhead.
 	MTU int
 	// MSSClamp lowers the maximum segment size of TCP connections through tunnels
@@ -37,10 +39,12 @@ type Config struct {
 	Poll     string // busy, adaptive or interrupt
 	XDP      XDP
 	Flows    Flows
+	IPAM     IPAM
 	Socket   string
 	StateDir string
 	// Listen is HOST:PORT of metrics and health.
 	Listen string
+	CNI    CNI
 
 	file    string
 	from    map[string]string // by key: file or environment
@@ -61,6 +65,16 @@ type VXLAN struct {
 	Port uint16
 }
 
+// NAT configures how pods' packets leave the cluster.
+type NAT struct {
+	// Outgoing is auto, as the cluster says, or off.
+	Outgoing string
+	// Low and High are the first and the last port of the node's that they leave by.
+	Low, High uint16
+	// Exclude are further destinations to which pods keep their addresses.
+	Exclude []netip.Prefix
+}
+
 // XDP configures how frames are taken from devices.
 type XDP struct {
 	Mode      string // auto, native or generic
@@ -69,8 +83,23 @@ type XDP struct {
 	RingSize  int
 }
 
+// CNI configures what the container runtime is told of the plugin.
+type CNI struct {
+	// ConfDir is the runtime's directory of CNI configurations; empty: somebody else
+	// writes there.
+	ConfDir string
+	// Conf is the file that is put there, under its own name.
+	Conf string
+}
+
 // Flows configures the flow table.
 type Flows struct{ Capacity int }
+
+// IPAM configures the pods' addresses.
+type IPAM struct {
+	// Cooldown is how long a released address is not given while there is another.
+	Cooldown time.Duration
+}
 
 // Where a setting comes from.
 const (
@@ -125,13 +154,16 @@ func defaults() *Config {
 		VXLAN:  VXLAN{VNI: 4096, Port: 4789},
 
 		ServiceCIDRs: []netip.Prefix{},
+		NAT:          NAT{Outgoing: "auto", Low: 61000, High: 65535, Exclude: []netip.Prefix{}},
 
 		Poll:     "adaptive",
 		XDP:      XDP{Mode: "auto", ZeroCopy: "auto", FrameSize: 4096, RingSize: 2048},
 		Flows:    Flows{Capacity: 262144},
+		IPAM:     IPAM{Cooldown: 30 * time.Second},
 		Socket:   "/run/culvert/culvert.sock",
 		StateDir: "/var/lib/culvert",
 		Listen:   "127.0.0.1:9476",
+		CNI:      CNI{Conf: "/etc/culvert/10-culvert.conflist"},
 		from:     map[string]string{},
 		where:    map[string]string{},
 	}

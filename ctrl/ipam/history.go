@@ -4,17 +4,19 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
+	"time"
 )
 
 // History is what decides the order of allocation, for keeping across a
-// restart. Losing it costs nothing but the order.
+// restart. Losing it costs nothing but the order and the cool-down.
 type History map[string]PoolHistory
 
 // PoolHistory is the part of one CIDR, which is its key in History.
 type PoolHistory struct {
 	Cursor netip.Addr   `json:"cursor"`
 	Recent []netip.Addr `json:"recent,omitempty"` // released, the oldest first
+	// Since is when each of Recent was; an earlier version has not written it.
+	Since []time.Time `json:"since,omitempty"`
 }
 
 // History is the order as of now.
@@ -27,7 +29,23 @@ func (a *Allocator) History() History {
 func (a *Allocator) history() History {
 	h := maps.Clone(a.known)
 	for _, p := range a.pools {
-		h[p.prefix.String()] = PoolHistory{Cursor: p.cursor, Recent: slices.Clone(p.recent)}
+		h[p.prefix.String()] = a.historyOf(p)
+	}
+	return h
+}
+
+// historyOf is a pool's part: what is about to be released is in it.
+func (a *Allocator) historyOf(p *pool) PoolHistory {
+	h := PoolHistory{Cursor: p.cursor}
+	for _, r := range p.recent {
+		h.Recent, h.Since = append(h.Recent, r.addr), append(h.Since, r.at)
+	}
+	for owner, at := range a.leaving {
+		for _, addr := range a.owned[owner] {
+			if p.prefix.Contains(addr) {
+				h.Recent, h.Since = append(h.Recent, addr), append(h.Since, at)
+			}
+		}
 	}
 	return h
 }
@@ -52,9 +70,16 @@ func (a *Allocator) recall(p *pool) {
 	if p.prefix.Contains(h.Cursor) && p.reserved(h.Cursor) == "" {
 		p.cursor = h.Cursor
 	}
-	for _, addr := range h.Recent {
+	now := a.now()
+	for i, addr := range h.Recent {
+		at := time.Time{}
+		if i < len(h.Since) && h.Since[i].Before(now) {
+			at = h.Since[i]
+		} else if i < len(h.Since) {
+			at = now // the clock was put back
+		}
 		if _, used := a.taken[addr]; !used && p.prefix.Contains(addr) {
-			p.released(addr)
+			p.released(addr, at, a.cold())
 		}
 	}
 }

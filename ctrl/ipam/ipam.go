@@ -1,5 +1,6 @@
 // Package ipam gives pods addresses out of the node's pod CIDRs: at most one
-// a family and owner, never one twice, and a released one as late as it can.
+// a family and owner, never one twice, and a released one as late as it can: not
+// before its cool-down is over, unless every other address is taken.
 //
 // Of a pod CIDR three addresses are never given: the first (the node's tunnel
 // address), the one after it (a gateway elsewhere, in Flannel for one), and of
@@ -16,6 +17,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 var (
@@ -43,6 +45,10 @@ type Allocator struct {
 	owned map[string][]netip.Addr // addresses by owner
 	known History                 // of CIDRs that the node does not have, or not yet
 	held  map[netip.Addr]Held
+	// leaving are owners that are about to release what they have, and since when.
+	leaving  map[string]time.Time
+	cooldown time.Duration
+	now      func() time.Time
 }
 
 // Pool is a prefix that pods get addresses of.
@@ -62,11 +68,37 @@ type Held struct {
 
 // New makes an allocator for the node's pod CIDRs, which may be none as yet.
 func New(cidrs ...netip.Prefix) (*Allocator, error) {
-	a := &Allocator{taken: map[netip.Addr]string{}, owned: map[string][]netip.Addr{}, known: History{}}
+	a := &Allocator{taken: map[netip.Addr]string{}, owned: map[string][]netip.Addr{}, known: History{},
+		leaving: map[string]time.Time{}, now: time.Now}
 	if err := a.SetCIDRs(cidrs); err != nil {
 		return nil, err
 	}
 	return a, nil
+}
+
+// SetCooldown sets how long a released address is not given while there is another,
+// and the clock that this goes by; nil: the real one. Call it before anything else.
+func (a *Allocator) SetCooldown(d time.Duration, now func() time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cooldown = d; now != nil {
+		a.now = now
+	}
+}
+
+// cold is the time up to which what was released has cooled down.
+func (a *Allocator) cold() time.Time { return a.now().Add(-a.cooldown) }
+
+// Cooling reports whether an address was released less than d ago, and when it is free then.
+func (a *Allocator) Cooling(addr netip.Addr, d time.Duration) (until time.Time, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.holder(addr)
+	if p == nil {
+		return time.Time{}, false
+	}
+	at, ok := p.since(addr)
+	return at.Add(d), ok && a.now().Before(at.Add(d))
 }
 
 // SetCIDRs is SetPools with pod CIDRs.
@@ -185,17 +217,25 @@ func (a *Allocator) grantable(want []netip.Addr) error {
 	return nil
 }
 
-// next finds a free address of a family in the CIDRs' order.
+// next finds a free address of a family in the CIDRs' order: one that has cooled
+// down, or else the one that was released first.
 func (a *Allocator) next(v6 bool) (netip.Addr, error) {
 	var full []netip.Prefix
+	var oldest released
 	for _, p := range a.pools {
 		if p.prefix.Addr().Is6() != v6 {
 			continue
 		}
-		if addr, ok := p.next(a.free, len(a.taken)+len(a.held)); ok {
+		if addr, ok := p.next(a.free, len(a.taken)+len(a.held), a.cold()); ok {
 			return addr, nil
 		}
+		if r, ok := p.oldest(a.free); ok && (!oldest.addr.IsValid() || r.at.Before(oldest.at)) {
+			oldest = r
+		}
 		full = append(full, p.prefix)
+	}
+	if oldest.addr.IsValid() {
+		return oldest.addr, nil
 	}
 	return netip.Addr{}, fmt.Errorf("%w in %v: all are taken by pods", ErrExhausted, full)
 }
@@ -224,6 +264,7 @@ func (a *Allocator) Reserve(owner string, addrs ...netip.Addr) error {
 
 // take records addresses as taken. The caller has checked them.
 func (a *Allocator) take(owner string, addrs []netip.Addr) {
+	delete(a.leaving, owner)
 	for _, addr := range addrs {
 		a.taken[addr] = owner
 		if !slices.Contains(a.owned[owner], addr) {
@@ -235,18 +276,31 @@ func (a *Allocator) take(owner string, addrs []netip.Addr) {
 	}
 }
 
+// Retire notes that owner is about to release what it has: a History from now on has
+// these addresses among the released ones, so that one that is kept before whatever
+// tells of the owner goes loses nothing to a crash. They stay the owner's.
+func (a *Allocator) Retire(owner string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.leaving[owner]; !ok && len(a.owned[owner]) > 0 {
+		a.leaving[owner] = a.now()
+	}
+}
+
 // Release frees everything that owner has. An owner without addresses is no
 // error: a DEL may come twice.
 func (a *Allocator) Release(owner string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	at, cold := a.now(), a.cold()
 	for _, addr := range a.owned[owner] {
 		delete(a.taken, addr)
 		if p := a.holder(addr); p != nil {
-			p.released(addr)
+			p.released(addr, at, cold)
 		}
 	}
 	delete(a.owned, owner)
+	delete(a.leaving, owner)
 }
 
 // Owner says who has an address.

@@ -4,11 +4,22 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
-// maxRecent bounds how many released addresses a pool keeps from reuse. A /24
-// has fewer: there the address released last is always the last to return.
-const maxRecent = 256
+// maxRecent bounds how many released addresses a pool keeps from reuse, beside those
+// that cool down, of which there are at most maxCooling. A /24 has fewer: there the
+// address released last is always the last to return.
+const (
+	maxRecent  = 256
+	maxCooling = 2048
+)
+
+// released is an address that was given back.
+type released struct {
+	addr netip.Addr
+	at   time.Time // zero: nobody knows
+}
 
 // pool is one CIDR: a cursor that goes round, and the addresses released last,
 // which are skipped until nothing else is free.
@@ -17,7 +28,7 @@ type pool struct {
 	whole       bool
 	first, last netip.Addr // the range that is given
 	cursor      netip.Addr // where the next search begins
-	recent      []netip.Addr
+	recent      []released // the oldest first
 }
 
 // newPool makes a pool, or says why no pod can live in it.
@@ -71,11 +82,12 @@ func (p *pool) reserved(a netip.Addr) string {
 }
 
 // next finds a free address: from the cursor round, else the one that was
-// released longest ago. At most used addresses are not free. The caller takes it.
-func (p *pool) next(free func(netip.Addr) bool, used int) (netip.Addr, bool) {
+// released longest ago, if that was before cold. At most used addresses are not
+// free. The caller takes it.
+func (p *pool) next(free func(netip.Addr) bool, used int, cold time.Time) (netip.Addr, bool) {
 	skip := make(map[netip.Addr]bool, len(p.recent))
-	for _, a := range p.recent {
-		skip[a] = true
+	for _, r := range p.recent {
+		skip[r.addr] = true
 	}
 	// Among that many addresses one must be free if one is.
 	tries := used + len(p.recent) + 1
@@ -88,12 +100,22 @@ func (p *pool) next(free func(netip.Addr) bool, used int) (netip.Addr, bool) {
 			break
 		}
 	}
-	for _, a := range p.recent {
-		if free(a) {
-			return a, true
+	for _, r := range p.recent {
+		if free(r.addr) && !r.at.After(cold) {
+			return r.addr, true
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// oldest is the free address that was released longest ago, however short that is.
+func (p *pool) oldest(free func(netip.Addr) bool) (r released, ok bool) {
+	for _, r := range p.recent {
+		if free(r.addr) {
+			return r, true
+		}
+	}
+	return released{}, false
 }
 
 // after is the next address of the range, going round.
@@ -104,21 +126,35 @@ func (p *pool) after(a netip.Addr) netip.Addr {
 	return a.Next()
 }
 
-// released remembers an address as given back last.
-func (p *pool) released(a netip.Addr) {
+// released remembers an address as given back at a time, after those of before it.
+// Those that were given back by cold need not be remembered.
+func (p *pool) released(a netip.Addr, at, cold time.Time) {
 	if p.reserved(a) != "" {
 		return
 	}
 	p.forget(a)
-	p.recent = append(p.recent, a)
-	if over := len(p.recent) - maxRecent; over > 0 {
-		p.recent = slices.Delete(p.recent, 0, over)
+	i := len(p.recent)
+	for i > 0 && p.recent[i-1].at.After(at) {
+		i--
 	}
+	p.recent = slices.Insert(p.recent, i, released{a, at})
+	for len(p.recent) > maxRecent && (len(p.recent) > maxCooling || !p.recent[0].at.After(cold)) {
+		p.recent = slices.Delete(p.recent, 0, 1)
+	}
+}
+
+// since is when an address was given back, if it is among the recent ones.
+func (p *pool) since(a netip.Addr) (at time.Time, ok bool) {
+	i := slices.IndexFunc(p.recent, func(r released) bool { return r.addr == a })
+	if i < 0 {
+		return time.Time{}, false
+	}
+	return p.recent[i].at, true
 }
 
 // forget takes an address out of the recent ones: it is in use again.
 func (p *pool) forget(a netip.Addr) {
-	if i := slices.Index(p.recent, a); i >= 0 {
+	if i := slices.IndexFunc(p.recent, func(r released) bool { return r.addr == a }); i >= 0 {
 		p.recent = slices.Delete(p.recent, i, i+1)
 	}
 }

@@ -70,6 +70,8 @@ func (m *Manager) drop(p *pod) error {
 			return err
 		}
 	}
+	m.cfg.IPAM.Retire(key.String())
+	m.saveHistory() // before the record goes: what no record holds is cooling on disk, too
 	if err := m.store.remove(key); err != nil {
 		return err
 	}
@@ -77,7 +79,6 @@ func (m *Manager) drop(p *pod) error {
 	delete(m.pods, key)
 	m.mu.Unlock()
 	m.cfg.IPAM.Release(key.String())
-	m.saveHistory()
 	return nil
 }
 
@@ -99,8 +100,12 @@ func (m *Manager) detachPort(p *pod) error {
 }
 
 // gc drops every pod of the request's network that is not in its list. A request
-// without a list is refused: taken for an empty one it would drop them all.
+// without a list is refused: taken for an empty one it would drop them all. So is one
+// that comes before all records are read.
 func (m *Manager) gc(req *request) error {
+	if err := m.notReady(); err != nil {
+		return err
+	}
 	list := req.conf.Valid
 	if list == nil {
 		list = req.conf.ValidTwin

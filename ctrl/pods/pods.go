@@ -107,6 +107,7 @@ type Manager struct {
 	locks nameLocks
 
 	draining sync.Mutex // one Drain at a time
+	history  sync.Mutex // one write of the order of addresses at a time
 
 	mu   sync.Mutex // pods and what is in them; never held while waiting
 	pods map[Key]*pod

@@ -53,11 +53,13 @@ type Record struct {
 	Ifindex int          `json:"hostIfindex,omitempty"`
 	MAC     string       `json:"mac,omitempty"` // the pod's
 	Addrs   []netip.Addr `json:"addrs"`
-	MTU     int          `json:"mtu"`
-	Queues  int          `json:"queues"` // the veth's; what the TAP is opened with
-	State   State        `json:"state"`
-	Created time.Time    `json:"created"`
-	Cause   string       `json:"-"` // in List only: why it is detached
+	// PortMappings are those that the runtime asked of us, and not of a portmap plugin.
+	PortMappings []PortMapping `json:"portMappings,omitempty"`
+	MTU          int           `json:"mtu"`
+	Queues       int           `json:"queues"` // the veth's; what the TAP is opened with
+	State        State         `json:"state"`
+	Created      time.Time     `json:"created"`
+	Cause        string        `json:"-"` // in List only: why it is detached
 }
 
 // Key is the record's key.
@@ -120,6 +122,11 @@ func (r *Record) validate() error {
 			return errors.New("an address is missing")
 		}
 	}
+	for _, m := range r.PortMappings {
+		if err := m.validate(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -131,6 +138,9 @@ func (r *Record) API() api.Pod {
 	}
 	for _, a := range r.Addrs {
 		p.Addrs = append(p.Addrs, a.String())
+	}
+	for _, m := range r.PortMappings {
+		p.PortMappings = append(p.PortMappings, api.PortMapping(m))
 	}
 	return p
 }

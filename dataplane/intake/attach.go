@@ -136,6 +136,17 @@ func (a *Attachment) SetPrefixes(prefixes []netip.Prefix) error {
 	return a.in.prefixes.Set(prefixes)
 }
 
+// SetOwnPorts makes the programs of all uplinks take what is for those ports of the
+// node's own addresses, too.
+func (a *Attachment) SetOwnPorts(own xsk.OwnPorts) error {
+	a.in.mu.Lock()
+	defer a.in.mu.Unlock()
+	if !a.uplink || a.link == nil {
+		return fmt.Errorf("intake: setting the node's ports of %s: it is no attached uplink", a.name)
+	}
+	return a.in.own.Set(own)
+}
+
 // setEndpoints is SetEndpoints with a.in.mu held.
 func (a *Attachment) setEndpoints(ends []xsk.Endpoint) error {
 	m := a.in.coll.Maps[intakeMapEndpoints]

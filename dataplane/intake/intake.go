@@ -51,6 +51,7 @@ type Intake struct {
 	tunnels *tunnelPorts
 	// prefixes are those of the pods, for all uplinks.
 	prefixes *xsk.Prefixes
+	own      *xsk.Own // likewise, of the node
 	closed   bool
 }
 
@@ -97,7 +98,7 @@ func (in *Intake) open(cfg *Config) (err error) {
 	if in.coll, err = load(cfg.Workers, in.veths[0], in.veths[1], cfg.Pools[0].ChunkSize()); err != nil {
 		return fmt.Errorf("loading the programs: %w: Culvert needs Linux 6.6 or later and CAP_BPF with CAP_NET_ADMIN", err)
 	}
-	in.prefixes = xsk.NewPrefixes(in.coll)
+	in.prefixes, in.own = xsk.NewPrefixes(in.coll), xsk.NewOwn(in.coll)
 	if err := in.nail(intakeProgToBulk, in.veths[0]); err != nil {
 		return err
 	}
