@@ -7,6 +7,9 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"culvert/ctrl/api"
 	"culvert/internal/lab"
 )
 
@@ -184,4 +188,58 @@ func (c *cluster) restartGap(n *lab.Node, signal syscall.Signal, streams []*stre
 		widest = max(widest, gap)
 	}
 	return widest
+}
+
+// A culvertd that is killed leaves nothing that another one does not find, use again or
+// see removed: links, namespaces and programs do not grow in number.
+func TestKilledManyTimes(t *testing.T) {
+	c := up(t, lab.Options{Pods: 2, Interfaces: []string{"veth", "tap"}})
+	n := c.Nodes[0]
+	look := func() string { // without what changes with every process
+		links := strings.Fields(must(t, n.Netns, "ls", "/sys/class/net"))
+		for i, name := range links {
+			if strings.HasPrefix(name, "cvi") || strings.HasPrefix(name, "cvg") {
+				links[i] = name[:3]
+			}
+		}
+		progs := strings.Count(must(t, n.Netns, "bpftool", "net", "show"), "id ")
+		return fmt.Sprintf("links %v, %d programs, ports %d", slices.Sorted(slices.Values(links)), progs,
+			len(culvertJSON[[]api.Port](t, n, "port")))
+	}
+	before := look()
+	for round := range 6 {
+		if err := c.StopAgent(n, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, fmt.Sprintf("after round %d the node looks the same", round), func() error {
+			if after := look(); after != before {
+				return fmt.Errorf("before: %s; after: %s", before, after)
+			}
+			return nil
+		})
+	}
+	transfer(t, n.Pods[0].Netns, c.Nodes[1].Pods[0].Netns, c.Nodes[1].Pods[0].Addr.String(), 1, 1<<20)
+	transfer(t, c.Nodes[1].Pods[0].Netns, n.Pods[1].Netns, n.Pods[1].Addr.String(), 1, 1<<20)
+}
+
+// A second culvertd with the state directory of one that runs ends at once, says why, and
+// has touched nothing.
+func TestSecondCulvertdIsRefused(t *testing.T) {
+	c := up(t, lab.Options{Nodes: 1, Pods: 2})
+	n := c.Nodes[0]
+	before := must(t, n.Netns, "ip", "-o", "link")
+	config := filepath.Join(filepath.Dir(n.Socket), "culvertd.yaml")
+	for _, env := range []string{"A=B", "CULVERT_SOCKET=" + n.Socket + "2"} {
+		out, err := netns(n.Netns, "env", env, filepath.Join(binDir, "culvertd"), "--config", config)
+		if err == nil || strings.Count(strings.TrimSpace(out), "\n") != 0 || !strings.Contains(out, fmt.Sprintf("another culvertd (process %d) works with it", n.PID)) {
+			t.Errorf("with %q: %v, it said\n%s", env, err, out)
+		}
+	}
+	if after := must(t, n.Netns, "ip", "-o", "link"); after != before {
+		t.Errorf("links were\n%s and are\n%s", before, after)
+	}
+	must(t, n.Pods[0].Netns, "ping", "-n", "-c", "1", "-W", "2", n.Pods[1].Addr.String())
 }
