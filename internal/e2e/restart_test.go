@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sync/errgroup"
 
 	"culvert/ctrl/api"
@@ -207,6 +210,39 @@ func (c *cluster) restartGap(n *lab.Node, signal syscall.Signal, streams []*stre
 	return widest
 }
 
+// tcxPrograms are the names of the programs at the ingress of a node's devices, sorted.
+func tcxPrograms(t *testing.T, n *lab.Node) (names []string) {
+	t.Helper()
+	if err := inside(n.Netns, func() error {
+		devices, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, d := range devices {
+			all, err := link.QueryPrograms(link.QueryOptions{Target: d.Index, Attach: ebpf.AttachTCXIngress})
+			if err != nil {
+				continue // it has gone meanwhile
+			}
+			for _, at := range all.Programs {
+				p, err := ebpf.NewProgramFromID(at.ID)
+				if err != nil {
+					continue
+				}
+				info, err := p.Info()
+				if err := errors.Join(err, p.Close()); err != nil {
+					return err
+				}
+				names = append(names, info.Name)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // A culvertd that is killed leaves nothing that another one does not find, use again or
 // see removed: links, namespaces and programs do not grow in number.
 func TestKilledManyTimes(t *testing.T) {
@@ -219,8 +255,7 @@ func TestKilledManyTimes(t *testing.T) {
 				links[i] = name[:3]
 			}
 		}
-		progs := strings.Count(must(t, n.Netns, "bpftool", "net", "show"), "id ")
-		return fmt.Sprintf("links %v, %d programs, ports %d", slices.Sorted(slices.Values(links)), progs,
+		return fmt.Sprintf("links %v, programs %v, ports %d", slices.Sorted(slices.Values(links)), tcxPrograms(t, n),
 			len(culvertJSON[[]api.Port](t, n, "port")))
 	}
 	before := look()
@@ -240,6 +275,28 @@ func TestKilledManyTimes(t *testing.T) {
 	}
 	transfer(t, n.Pods[0].Netns, c.Nodes[1].Pods[0].Netns, c.Nodes[1].Pods[0].Addr.String(), 1, 1<<20)
 	transfer(t, c.Nodes[1].Pods[0].Netns, n.Pods[1].Netns, n.Pods[1].Addr.String(), 1, 1<<20)
+}
+
+// A pod whose frames came by the intake before the restart loses nothing when they are to
+// come by an XDP program of its own, and back.
+func TestRestartInAnotherMode(t *testing.T) {
+	c := up(t, lab.Options{})
+	n, far := c.Nodes[0], c.Nodes[1].Pods[0]
+	for _, mode := range []string{"generic", "auto"} {
+		if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("CULVERT_XDP_MODE", mode)
+		if err := c.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
+		left := slices.DeleteFunc(tcxPrograms(t, n), func(name string) bool { return name != "culvert_pod" })
+		if want := map[string]int{"auto": len(n.Pods)}[mode]; len(left) != want {
+			t.Errorf("mode %s: %d pods have the intake's program, want %d", mode, len(left), want)
+		}
+		transfer(t, n.Pods[0].Netns, far.Netns, far.Addr.String(), 1, 1<<20)
+		must(t, n.Pods[0].Netns, "ping", "-n", "-c", "1", "-W", "2", n.Pods[1].Addr.String())
+	}
 }
 
 // A second culvertd with the state directory of one that runs ends at once, says why, and
