@@ -14,9 +14,12 @@ app.kubernetes.io/component: node
 {{- toYaml (merge $set (dict "cni" $cni) .Values.config) -}}
 {{- end }}
 
-{{- /* What the container runtime is told. 1.1.0 for those that know it: they ask for STATUS. */ -}}
+{{- /* What the container runtime is told. 1.1.0 for those that know it: they ask for STATUS.
+     Port mappings are culvertd's unless a portmap plugin follows. */ -}}
 {{- define "culvert.conflist" -}}
+{{- $mappings := true -}}
+{{- range .Values.cni.chained }}{{ if eq .type "portmap" }}{{ $mappings = false }}{{ end }}{{ end -}}
 {{- $ours := dict "type" "culvert-cni" "socket" "/run/culvert/culvert.sock" "interface" .Values.cni.interface "logFile" .Values.cni.logFile
-  "capabilities" (dict "ips" true "mac" true "portMappings" true) -}}
+  "capabilities" (dict "ips" true "mac" true "portMappings" $mappings) -}}
 {{- toPrettyJson (dict "cniVersion" "1.0.0" "cniVersions" (list "1.0.0" "1.1.0") "name" "culvert" "plugins" (prepend .Values.cni.chained $ours)) -}}
 {{- end }}
