@@ -141,7 +141,7 @@ func (a *Attachment) SetPrefixes(prefixes []netip.Prefix) error {
 func (a *Attachment) SetOwnPorts(own xsk.OwnPorts) error {
 	a.in.mu.Lock()
 	defer a.in.mu.Unlock()
-	if !a.uplink || a.link == nil {
+	if !a.uplink || a.off == nil {
 		return fmt.Errorf("intake: setting the node's ports of %s: it is no attached uplink", a.name)
 	}
 	return a.in.own.Set(own)
