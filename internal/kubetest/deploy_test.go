@@ -3,11 +3,11 @@
 package kubetest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,14 +19,15 @@ import (
 	"culvert/deploy"
 )
 
-// TestKubeManifest: a real API server takes every object of deploy/culvert.yaml by server-side
-// apply, without a field that it does not know, and pods of the DaemonSet too.
+// TestKubeManifest: a real API server takes every object of deploy/culvert.yaml and
+// deploy/cleanup.yaml by server-side apply, without a field that it does not know, and pods of the DaemonSet too.
 func TestKubeManifest(t *testing.T) {
 	s := Start(t)
 	client := s.Objects(t)
 	options := metav1.PatchOptions{FieldManager: "kubectl", FieldValidation: "Strict", DryRun: []string{metav1.DryRunAll}}
 	var kinds []string
-	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(deploy.Manifest), 4096)
+	cleanup := strings.ReplaceAll(string(readFile(t, "../../deploy/cleanup.yaml")), "NODE", "worker-1")
+	d := yaml.NewYAMLOrJSONDecoder(strings.NewReader(string(deploy.Manifest)+"---\n"+cleanup), 4096)
 	for {
 		var u unstructured.Unstructured
 		if err := d.Decode(&u.Object); errors.Is(err, io.EOF) {
@@ -56,7 +57,7 @@ func TestKubeManifest(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet"}; !slices.Equal(kinds, want) {
+	if want := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "Job"}; !slices.Equal(kinds, want) {
 		t.Errorf("%v, want %v", kinds, want)
 	}
 }
