@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube clean clean-vm clean-kube
+.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube test-containers clean clean-vm clean-kube clean-containers
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -15,16 +15,27 @@ EXEC := $(if $(SUDO),-exec '$(SUDO)')
 PACKAGES ?= ./...
 TESTFLAGS ?=
 BENCHFLAGS ?=
+# What the image is called: its version, and the name that deploy/culvert.yaml has.
+IMAGE ?= localhost/culvert
+IMAGEFILE ?= bin/culvert-image.tar
 VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
 VMTAGS ?= vm
 VMFLAGS ?=
 KUBEPACKAGES ?= ./internal/kubetest ./ctrl/kube/... ./internal/e2e
 KUBEFLAGS ?=
+CONTAINERFLAGS ?=
 
 # Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
 build:
 	mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+# An OCI archive of the three programs of a node, from scratch and without a registry: the same
+# bytes from the same commit and Go. 'ctr -n k8s.io image import bin/culvert-image.tar' on each node.
+image: build
+	$(GO) run ./internal/ociimage/mkimage -o $(IMAGEFILE) -name $(IMAGE):$(or $(VERSION),devel),$(IMAGE):latest \
+		-version '$(or $(VERSION),devel)' -created "$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}" \
+		bin/culvertd bin/culvert bin/culvert-cni
 
 # All tests, those in namespaces of their own included. One package at a time:
 # several measure. Compiling for speed takes longer than it would save.
@@ -49,6 +60,13 @@ test-kube: deps
 	scripts/kube-binaries > /dev/null
 	KUBETEST_BIN=$$(scripts/kube-binaries) $(GO) test -pgo=off -tags kube -p 1 -count=1 -timeout 15m -run '^TestKube' \
 		$(EXEC) $(KUBEFLAGS) $(KUBEPACKAGES)
+
+# Tests with cnitool, the CNI project's plugins, containerd and real containers, which
+# are fetched the first time: docs/cni.md. CONTAINERFLAGS='-v -run TestContainersChain' chooses.
+test-containers: deps
+	scripts/container-binaries > /dev/null
+	CONTAINER_BIN=$$(scripts/container-binaries) $(GO) test -pgo=off -tags containers -count=1 -timeout 10m -run '^TestContainers' \
+		$(EXEC) $(CONTAINERFLAGS) ./internal/containers
 
 # What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and
 # programs.
@@ -125,3 +143,7 @@ clean-vm: clean
 # etcd and the API server as well, which are built again.
 clean-kube: clean
 	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/kube"
+
+# containerd and the rest as well, which are fetched again.
+clean-containers: clean
+	rm -rf "$${CULVERT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/culvert}/containers"

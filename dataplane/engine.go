@@ -146,14 +146,14 @@ func (e *Engine) Close() error {
 		w.stop()
 	}
 	e.finished.Wait()
-	var errs []error
+	var ports []*port
 	for i, p := range e.ports {
-		if p == nil {
-			continue
+		if p != nil {
+			ports = append(ports, p)
+			e.ports[i] = nil
 		}
-		errs = append(errs, e.dropPort(p))
-		e.ports[i] = nil
 	}
+	errs := []error{e.dropPorts(ports...)}
 	for _, w := range e.workers {
 		errs = append(errs, w.lost(), w.close())
 	}
@@ -208,7 +208,7 @@ func (e *Engine) AddPort(spec PortSpec, open func(worker, queue int) (frame.Devi
 	}
 	if err != nil {
 		e.ports[p.index] = nil
-		return 0, errors.Join(fmt.Errorf("adding port %s: %w", spec.Name, err), e.dropPort(p))
+		return 0, errors.Join(fmt.Errorf("adding port %s: %w", spec.Name, err), e.dropPorts(p))
 	}
 	p.ready = true
 	return p.index, nil
@@ -272,30 +272,53 @@ func (e *Engine) RemovePort(index uint16) error {
 	}
 	p := e.ports[index]
 	e.ports[index] = nil
-	if err := e.dropPort(p); err != nil {
+	if err := e.dropPorts(p); err != nil {
 		return fmt.Errorf("removing port %s: %w", p.spec.Name, err)
 	}
 	return nil
 }
 
-// dropPort detaches and closes the queues that the port has. e.mu is held.
-func (e *Engine) dropPort(p *port) error {
-	var errs []error
-	for _, q := range p.queues {
-		if q == nil {
-			continue
-		}
-		q.worker.detach(q)
-		errs = append(errs, q.dev.Close())
-		q.worker.reclaim(q)
-		for r := range q.counters.drops {
-			e.retired[p.spec.Kind][r] += q.counters.drops[r].Load()
-		}
-		var s frame.DeviceStats
-		q.dev.Stats(&s)
-		for r, n := range deviceDrops(&s) {
-			e.retired[p.spec.Kind][r] += n
+// closing is how many devices are closed at once.
+const closing = 64
+
+// dropPorts detaches and closes the queues that the ports have. e.mu is held.
+//
+// The kernel waits for an RCU grace period for every socket, one after the other when
+// they are closed so (xsk_unbind_dev, packet_release): they are closed side by side.
+func (e *Engine) dropPorts(ports ...*port) error {
+	var queues []*portQueue
+	for _, p := range ports {
+		for _, q := range p.queues {
+			if q != nil {
+				q.worker.detach(q)
+				queues = append(queues, q)
+			}
 		}
 	}
+	errs := make([]error, len(queues))
+	for first := 0; first < len(queues); first += closing {
+		var some sync.WaitGroup
+		for i := first; i < min(first+closing, len(queues)); i++ {
+			some.Go(func() { errs[i] = queues[i].dev.Close() })
+		}
+		some.Wait()
+	}
+	for _, q := range queues {
+		e.retire(q)
+	}
 	return errors.Join(errs...)
+}
+
+// retire frees the frames that a closed queue held, and keeps its drops. e.mu is held.
+func (e *Engine) retire(q *portQueue) {
+	q.worker.reclaim(q)
+	kind := q.port.spec.Kind
+	for r := range q.counters.drops {
+		e.retired[kind][r] += q.counters.drops[r].Load()
+	}
+	var s frame.DeviceStats
+	q.dev.Stats(&s)
+	for r, n := range deviceDrops(&s) {
+		e.retired[kind][r] += n
+	}
 }

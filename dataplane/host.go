@@ -52,6 +52,21 @@ func (w *worker) backToHost(rec *record, e *flow.Entry, id fib.AdjID, adj *fib.A
 	return id, adj
 }
 
+// halfSeen reports whether only one direction of a packet's connection comes by here: what
+// the uplink's program could not tell from a translated flow's is the stack's, which
+// answers by the uplink itself, and what that sends from its own address to a peer that
+// is reached without a tunnel is answered to it. Such a connection is no flow.
+func (w *worker) halfSeen(rec *record, adj *fib.Adjacency) bool {
+	node := w.snap.Node()
+	switch w.in.port.spec.Kind {
+	case PortUplink:
+		return rec.popped == 0 && adj.Kind == fib.KindLocal
+	case PortHost:
+		return adj.Kind == fib.KindDirect && (rec.info.Key.Src == node.Addr4 || rec.info.Key.Src == node.Addr6)
+	}
+	return false
+}
+
 // hostAdjacency is the way to the node's own stack: where its own address leads. It
 // is nil without a port to it.
 func hostAdjacency(snap *fib.Snapshot, v6 bool) (fib.AdjID, *fib.Adjacency) {

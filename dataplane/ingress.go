@@ -33,12 +33,14 @@ type record struct {
 	in *portQueue
 	// same: it comes from the node's own stack or goes there, which is no hop.
 	same bool
+	// nat: its addresses are to be translated, to the other direction's of its flow.
+	nat bool
 }
 
 // ingress parses a received frame into its record. Afterwards the frame's first
 // byte is that of the pod's own Ethernet header, tunnel headers popped.
 func (w *worker) ingress(f *frame.Frame, rec *record) {
-	rec.live, rec.entry, rec.popped, rec.held, rec.same = true, nil, 0, 0, false
+	rec.live, rec.entry, rec.popped, rec.held, rec.same, rec.nat = true, nil, 0, 0, false, false
 	if w.shared && !w.identify(f, rec) {
 		return
 	}
@@ -145,14 +147,27 @@ func (w *worker) ingressWire(f *frame.Frame, rec *record) {
 		w.popVXLAN(f, rec, &outer)
 	case r == drop.TunnelNotOurs && outer.Proto == packet.ProtoIPIP && outer.Dst == node.IPIP:
 		w.popIPIP(f, rec, &outer)
+	case node.NAT.High != 0 && outer.Proto != packet.ProtoIPIP && isNoTunnel(node, &outer):
+		w.ingressRouted(f, rec) // an answer to what left with the node's address
 	default:
 		w.discard(f, rec, r)
 	}
 }
 
+// isNoTunnel reports whether a packet that PopVXLAN has refused is addressed to no VTEP.
+func isNoTunnel(node *fib.Node, outer *encap.Outer) bool {
+	_, r := localVTEP(node, outer)
+	return outer.Proto != packet.ProtoUDP || r == drop.TunnelNotOurs
+}
+
 // popVXLAN admits a VXLAN packet for this node's VTEP.
 func (w *worker) popVXLAN(f *frame.Frame, rec *record, outer *encap.Outer) {
-	vtep, r := localVTEP(w.snap.Node(), outer)
+	node := w.snap.Node()
+	vtep, r := localVTEP(node, outer)
+	if r == drop.TunnelNotOurs && node.NAT.High != 0 {
+		w.ingressRouted(f, rec) // it only looks like VXLAN
+		return
+	}
 	if r != drop.None {
 		w.discard(f, rec, r)
 		return

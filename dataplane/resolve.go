@@ -84,9 +84,10 @@ func (w *worker) verdict(rec *record) *fib.Adjacency {
 		return nil
 	}
 	v := rec.entry.Verdict(rec.dir)
-	if v.Gen != w.snap.Gen() || v.Ctx != rec.ctx {
+	if v.Gen != w.snap.Gen() || v.Ctx&^ctxNAT != rec.ctx {
 		return nil
 	}
+	rec.nat = v.Ctx&ctxNAT != 0
 	return w.snap.Adjacency(fib.AdjID(v.Adj))
 }
 
@@ -95,7 +96,8 @@ func (w *worker) verdict(rec *record) *fib.Adjacency {
 // with drop.None, or the reason to refuse; the adjacency then is the one that
 // was found, if any. A flow whose destination has left ends here.
 func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reason) {
-	id, adj, r := decide(w.snap, w.in.port, rec)
+	to := w.translated(rec)
+	id, adj, r := decide(w.snap, w.in.port, rec, &to)
 	if r == drop.None && rec.entry != nil && rec.dir == flow.Reply {
 		id, adj = w.backToHost(rec, rec.entry, id, adj)
 	}
@@ -103,17 +105,14 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		w.flows.Drop(rec.entry)
 		rec.entry = nil
 	}
-	if r != drop.None || adj.Rewrite.Len == 0 {
+	if r != drop.None {
 		return adj, r
 	}
 	if rec.info.Flags&packet.ICMPError != 0 {
-		about, dir, ok := w.related(f, rec)
-		if !ok {
-			return adj, drop.ICMPUnrelated
-		}
-		if dir == flow.Reply { // as an answer to the packet that it quotes would be
-			_, adj = w.backToHost(rec, about, 0, adj)
-		}
+		return w.resolveError(f, rec, adj)
+	}
+	if adj.Rewrite.Len == 0 || rec.entry == nil && w.halfSeen(rec, adj) {
+		return adj, drop.None
 	}
 	if rec.info.Flags&packet.Trackable == 0 {
 		return adj, drop.None
@@ -132,12 +131,41 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 			return adj, r
 		}
 	}
-	rec.entry.SetVerdict(rec.dir, flow.Verdict{Gen: w.snap.Gen(), Adj: uint32(id), Ctx: rec.ctx})
+	ctx := rec.ctx
+	if rec.nat {
+		ctx |= ctxNAT
+	}
+	rec.entry.SetVerdict(rec.dir, flow.Verdict{Gen: w.snap.Gen(), Adj: uint32(id), Ctx: ctx})
 	return adj, drop.None
+}
+
+// resolveError is resolve for an ICMP error, which is of the flow that it is about.
+// Otherwise it is refused; the node's own stack may know more.
+func (w *worker) resolveError(f *frame.Frame, rec *record, adj *fib.Adjacency) (*fib.Adjacency, drop.Reason) {
+	about, dir, ok := w.related(f, rec)
+	switch {
+	case ok && translates(about):
+		if r := w.translateError(f, rec, about, dir); r != drop.None {
+			return adj, r
+		}
+		_, adj, r := decideRoute(w.snap, w.in.port, &rec.info.Key)
+		return adj, r
+	case adj.Rewrite.Len == 0:
+		return adj, drop.None // answered here, or not
+	case ok && dir == flow.Reply: // as an answer to the packet that it quotes would be
+		_, adj = w.backToHost(rec, about, 0, adj)
+		return adj, drop.None
+	case ok, adj.Kind == fib.KindLocal && w.in.port.spec.Kind == PortUplink && rec.popped == 0:
+		return adj, drop.None
+	}
+	return adj, drop.ICMPUnrelated
 }
 
 // insert makes a flow of its first packet.
 func (w *worker) insert(rec *record, adj *fib.Adjacency) drop.Reason {
+	if adj.Outside && w.snap.Node().NAT.Holds(&rec.info.Key.Src, &rec.info.Key.Dst) {
+		return w.insertTranslated(rec, adj)
+	}
 	reply := rec.info.Key.Reverse()
 	e, dir, refusal := w.flows.Insert(&rec.info.Key, &reply, w.owner(rec, adj), w.now)
 	switch refusal {
@@ -166,21 +194,25 @@ func (w *worker) owner(rec *record, adj *fib.Adjacency) uint16 {
 }
 
 // decide is the forwarding decision for a packet that came in through a port:
-// anti-spoof, then FIB, then adjacency. It changes nothing, so that a trace
-// can ask the same question.
-func decide(snap *fib.Snapshot, in *port, rec *record) (fib.AdjID, *fib.Adjacency, drop.Reason) {
+// anti-spoof, then FIB, then adjacency. to is what the packet's key is translated to,
+// its own where it is not. It changes nothing, so that a trace can ask the same question.
+func decide(snap *fib.Snapshot, in *port, rec *record, to *packet.Key) (fib.AdjID, *fib.Adjacency, drop.Reason) {
 	if r := checkSource(snap, in, rec); r != drop.None {
 		return 0, nil, r
 	}
-	dst := &rec.info.Key.Dst
-	if isGateway(dst) {
+	return decideRoute(snap, in, to)
+}
+
+// decideRoute is decide for a packet whose source may be what it is.
+func decideRoute(snap *fib.Snapshot, in *port, to *packet.Key) (fib.AdjID, *fib.Adjacency, drop.Reason) {
+	if isGateway(&to.Dst) {
 		return 0, &gatewayAdjacency, drop.None
 	}
-	id, adj := snap.FindFlow(&rec.info.Key)
+	id, adj := snap.FindFlow(to)
 	if adj == nil {
 		return 0, nil, drop.NoRoute
 	}
-	if adj.Outside && !in.isPod() {
+	if adj.Outside && (!in.isPod() || snap.Node().InNetworks(&to.Dst)) {
 		return id, adj, drop.NoRoute // the node's own packets for others, and others', leave without us
 	}
 	switch adj.Kind {
@@ -236,12 +268,17 @@ func checkSource(snap *fib.Snapshot, in *port, rec *record) drop.Reason {
 }
 
 // checkRouted is checkSource of a packet that came without a tunnel: its source is a
-// pod of a peer that is reached without one, or such a peer itself. An ICMP error may
-// come from any router on the way; that it speaks of a known flow is looked at later.
+// pod of a peer that is reached without one, or such a peer itself, or out of the
+// cluster. An ICMP error may come from any router on the way; that it speaks of a known
+// flow is looked at later. To the node itself anybody may send: its stack decides.
 func checkRouted(snap *fib.Snapshot, rec *record) drop.Reason {
-	src := &rec.info.Key.Src
+	src, node := &rec.info.Key.Src, snap.Node()
 	switch {
+	case rec.info.Key.Dst == node.Addr4, rec.info.Key.Dst == node.Addr6:
+		return drop.None
 	case snap.ViaDirect(src), snap.IsDirectPeer(*src):
+		return drop.None
+	case isOutside(snap, src):
 		return drop.None
 	case rec.info.Flags&packet.ICMPError != 0 && !snap.Holds(src):
 		return drop.None

@@ -12,6 +12,9 @@ import (
 // (RFC 1812 5.3.1), and the ECN mark that the outer header brought. The record
 // follows what is now in the packet. The node's own stack is no router on the way.
 func (w *worker) ageHop(f *frame.Frame, rec *record) {
+	if rec.nat {
+		w.translate(f, rec)
+	}
 	b := w.pool.Bytes(f.Addr, f.Len)[rec.info.L3:]
 	if rec.info.Flags&packet.V4 != 0 {
 		h := packet.IPv4(b)

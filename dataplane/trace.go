@@ -102,7 +102,7 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 		return t.drop(r)
 	}
 	t.step("spoof", src, "the pod's own address")
-	id, adj, r := decide(snap, in, rec)
+	id, adj, r := decide(snap, in, rec, &rec.info.Key)
 	switch {
 	case adj == nil:
 		t.step("fib", dst, "%s", r.What())

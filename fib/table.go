@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"net/netip"
 	"slices"
 
 	"culvert/internal/packet"
@@ -27,10 +28,37 @@ type Node struct {
 	IPIP packet.Addr
 	// Routed: packets for the node's pods come without a tunnel, too.
 	Routed bool
+	// Networks are where all of the cluster's pods are: no route that leads outside
+	// holds for them.
+	Networks []netip.Prefix
+	// NAT is how pods' packets leave the cluster.
+	NAT NAT
+}
+
+// NAT is source translation: of packets from Sources that leave the cluster, but for what
+// goes to Exclude, to the node's own address and a port from Low to High. High is 0 where
+// there is none.
+type NAT struct {
+	Sources, Exclude []netip.Prefix
+	Low, High        uint16
+}
+
+// Holds reports whether packets from src to dst that leave the cluster are translated.
+func (n *NAT) Holds(src, dst *packet.Addr) bool {
+	return n.High != 0 && contains(n.Sources, src) && !contains(n.Exclude, dst)
+}
+
+// InNetworks reports whether a is where the cluster's pods are.
+func (n *Node) InNetworks(a *packet.Addr) bool { return contains(n.Networks, a) }
+
+func contains(all []netip.Prefix, a *packet.Addr) bool {
+	ip := unmapped(a)
+	return slices.ContainsFunc(all, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 func (n *Node) equal(o *Node) bool {
-	return n.IPIP == o.IPIP && n.Routed == o.Routed && n.Addr4 == o.Addr4 && n.Addr6 == o.Addr6 && n.Tunnel4 == o.Tunnel4 && n.Tunnel6 == o.Tunnel6 && slices.Equal(n.VTEPs, o.VTEPs)
+	return slices.Equal(n.Networks, o.Networks) && n.NAT.Low == o.NAT.Low && n.NAT.High == o.NAT.High &&
+		slices.Equal(n.NAT.Sources, o.NAT.Sources) && slices.Equal(n.NAT.Exclude, o.NAT.Exclude) && n.IPIP == o.IPIP && n.Routed == o.Routed && n.Addr4 == o.Addr4 && n.Addr6 == o.Addr6 && n.Tunnel4 == o.Tunnel4 && n.Tunnel6 == o.Tunnel6 && slices.Equal(n.VTEPs, o.VTEPs)
 }
 
 // Table is the writer's side: changes collect in it until Commit makes them a

@@ -32,13 +32,18 @@ func (p *plugin) askAll(req *api.CNIRequest, conf *netConf) ([]byte, *cniError) 
 		return p.add(req, conf)
 	}
 	out, cerr := ask(req, conf)
-	if cerr == nil {
-		_, cerr = p.ipam(req.Command, conf, delTimeout)
-	}
-	if cerr != nil {
+	if cerr != nil && req.Command != api.CNIGC { // which goes on after errors
 		return nil, cerr
 	}
-	return out, nil
+	_, failed := p.ipam(req.Command, conf, delTimeout)
+	switch {
+	case failed == nil:
+		return out, cerr
+	case cerr != nil:
+		cerr.Details += "; and " + failed.Error()
+		return nil, cerr
+	}
+	return nil, failed
 }
 
 // add has the IPAM plugin give addresses, and the agent attach the pod with them.

@@ -42,6 +42,8 @@ func TestCalicoIPAM(t *testing.T) {
 		{"CHECK", "", ok, "CHECK", "[]", 0, 1},
 		{"STATUS", "STATUS", ok, "STATUS", "[]", 11, 1},
 		{"GC", "", ok, "GC", "[]", 0, 1},
+		{"GC", "", refused, "GC", "[]", 5, 1},
+		{"GC", "GC", refused, "GC", "[]", 5, 1},
 	} {
 		t.Run(tt.command+tt.fail, func(t *testing.T) {
 			a, dir := newAgent(t, tt.answer), t.TempDir()

@@ -173,7 +173,7 @@ func TestBadInput(t *testing.T) {
 
 func TestAgentDown(t *testing.T) {
 	a := newAgent(t, nil)
-	for command, want := range map[string]uint{"ADD": api.CNITryAgain, "CHECK": api.CNITryAgain, "GC": api.CNITryAgain, "STATUS": api.CNINotAvailable} {
+	for command, want := range map[string]uint{"ADD": api.CNITryAgain, "CHECK": api.CNITryAgain, "GC": api.CNITryAgain, "STATUS": api.CNIDegraded} {
 		if code, _, cerr := a.run(config("1.1.0"), "CNI_COMMAND="+command); code != 1 || cerr.Code != want || !strings.Contains(cerr.Details, a.socket) {
 			t.Errorf("%s: exit %d, %+v", command, code, cerr)
 		}

@@ -166,7 +166,7 @@ func post(client *api.Client, req *api.CNIRequest) (out []byte, cerr *cniError, 
 	}
 	code := api.CNITryAgain
 	if req.Command == api.CNIStatus {
-		code = api.CNINotAvailable
+		code = api.CNIDegraded // no pod's packets are carried without it
 	}
 	cerr = &cniError{Code: code, Msg: "culvertd is not answering, try again when it is running", Details: err.Error()}
 	return nil, cerr, ctx.Err() != nil // one that is slow has the request

@@ -45,7 +45,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		a.statusCommand(), a.portCommand(), a.routeCommand(), a.fdbCommand(), a.neighCommand(),
 		a.peerCommand(), a.podCommand(), a.ipamCommand(), a.flowCommand(), a.dropsCommand(), a.explainCommand(),
-		a.traceCommand(), a.captureCommand(), a.configCommand(), a.doctorCommand(), a.labCommand(), a.versionCommand(),
+		a.traceCommand(), a.captureCommand(), a.configCommand(), a.cniCommand(), a.doctorCommand(), a.cleanupCommand(), a.labCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		ran(c)

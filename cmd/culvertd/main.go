@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"culvert/ctrl/agent"
 	"culvert/ctrl/config"
@@ -35,9 +36,17 @@ const (
 // on a node its memory is dearer than the control plane's time.
 const gcPercent = 50
 
+// While culvertd starts, what it reads stays, and pods wait: there is little to collect,
+// and no time for it.
+const (
+	startGCPercent = 400
+	startTime      = 2 * time.Second
+)
+
 func main() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		debug.SetGCPercent(startGCPercent)
+		time.AfterFunc(startTime, func() { debug.SetGCPercent(gcPercent) })
 	}
 	// The first signal ends the agent cleanly; a second one, at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -21,6 +21,7 @@ import (
 
 	"culvert/ctrl/api"
 	"culvert/ctrl/calicoipam"
+	"culvert/ctrl/cniconf"
 	"culvert/ctrl/config"
 	"culvert/ctrl/flavour"
 	"culvert/ctrl/hostlink"
@@ -30,6 +31,7 @@ import (
 	"culvert/ctrl/pods"
 	"culvert/ctrl/program"
 	"culvert/ctrl/source"
+	"culvert/ctrl/statedir"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane"
 	"culvert/dataplane/intake"
@@ -43,6 +45,7 @@ type Agent struct {
 	log     *slog.Logger
 	version string
 	started time.Time
+	dir     *statedir.Dir
 	ending  chan struct{} // closed when Run is told to end
 
 	underlay *underlay.Watcher
@@ -64,6 +67,8 @@ type Agent struct {
 	// it; nil with manifests.
 	calico calicoipam.Store
 	keeper *keeper
+	// cniConf is what the container runtime is told; nil where somebody else tells it.
+	cniConf *cniconf.Conf
 
 	// The locks are taken in this order. holding may be held for seconds; mu
 	// never while waiting, for status, metrics and probes need it.
@@ -75,8 +80,8 @@ type Agent struct {
 	hostGone chan struct{} // somebody has deleted culvert0
 
 	mu       sync.Mutex
-	host     *host  // nil: there is none
-	hostless string // why
+	host     *host              // nil: there is none
+	hostless string             // why
 	uplinks  map[string]*uplink // by name
 	ports    map[string]*podPort
 	overhead int // of the tunnels, in bytes
@@ -89,25 +94,41 @@ type Agent struct {
 	another  string // what speaks against the mode, if anything
 	foreign  string // what is wrong with the node's address, if anything
 	restored bool   // the pods of before were brought back
-	stopping bool
-	since    map[flavour.Conflict]time.Time // when each was first seen
-	leaks    []api.IPAMFinding              // of the last comparison of addresses
-	compared time.Time                      // when that was
+	// cniProblem is what keeps the container runtime from cniConf, if anything.
+	cniProblem string
+	stopping   bool
+	since      map[flavour.Conflict]time.Time // when each was first seen
+	leaks      []api.IPAMFinding              // of the last comparison of addresses
+	compared   time.Time                      // when that was
 }
 
 // checkFrames is the environment variable that turns on the verification of every
 // frame's owner: a frame used twice then ends culvertd. For tests; it costs time.
 const checkFrames = "CULVERTD_CHECK_FRAMES"
 
-// New looks at the machine, sizes the dataplane and prepares everything that
-// Run will start. On an error nothing is left behind.
+// New takes the state directory, looks at the machine, sizes the dataplane and prepares
+// everything that Run will start. On an error nothing is left behind.
 func New(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
+	dir, err := statedir.Open(cfg.StateDir, version)
+	if err != nil {
+		return nil, err
+	}
+	a, err := open(cfg, log, version)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	a.dir = dir
+	return a, nil
+}
+
+// open is New in a state directory that is taken.
+func open(cfg *config.Config, log *slog.Logger, version string) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: log, version: version, started: time.Now(), ending: make(chan struct{}),
 		hostGone: make(chan struct{}, 1), uplinks: map[string]*uplink{}, ports: map[string]*podPort{}, paths: outer.NewPaths(),
 		overhead: overheadOf(&flavour.Desired{Encap: cfg.Native.Encap}),
 	}
-	err := a.openSource()
+	err := errors.Join(a.openSource(), a.openCNI())
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,8 @@ func TestWhatIsSteered(t *testing.T) {
 		{flavour.None, nil, nil, false},
 		{flavour.None, []string{flavour.None}, nil, true},
 	} {
-		d := &flavour.Desired{Encap: c.encap, Port: 4789, Local: &flavour.Node{PublicIP: own, PodCIDRs: cidrs}}
+		d := &flavour.Desired{Encap: c.encap, Port: 4789, Local: &flavour.Node{PublicIP: own, PodCIDRs: cidrs},
+			NAT: flavour.NAT{Sources: cidrs, Low: 61000, High: 61001}}
 		for _, e := range c.peers {
 			d.Peers = append(d.Peers, flavour.Peer{Encap: e})
 		}
@@ -146,6 +147,14 @@ func TestWhatIsSteered(t *testing.T) {
 		if got := prefixes(d); (len(got) != 0) != c.prefixes {
 			t.Errorf("%s with peers of %v: prefixes %v", c.encap, c.peers, got)
 		}
+	}
+	bare := &flavour.Desired{Encap: flavour.VXLAN, Local: &flavour.Node{PublicIP: own, PodCIDRs: cidrs}}
+	if got := prefixes(bare); len(got) != 1 || len(ownPorts(bare).Ranges) != 0 {
+		t.Errorf("pods that keep their addresses outside: prefixes %v, ports %v", got, ownPorts(bare))
+	}
+	bare.NAT = flavour.NAT{Sources: cidrs, Low: 61000, High: 61001}
+	if got := ownPorts(bare); len(got.Ranges) != 4 || got.Addrs[0] != own || got.Ranges[0].High != 61001 {
+		t.Errorf("pods that do not: ports %v", got)
 	}
 	if endpoints(&flavour.Desired{Encap: flavour.VXLAN}) != nil || prefixes(&flavour.Desired{Peers: []flavour.Peer{{Encap: flavour.None}}}) != nil {
 		t.Error("something is steered to a node that nobody knows yet")

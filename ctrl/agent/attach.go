@@ -47,7 +47,8 @@ func (a *Agent) Attach(rec pods.Record) error {
 	var p *podPort
 	if rec.Kind == podlink.TAP {
 		p, err = a.addTAP(&rec, spec)
-	} else if spec.Ifindex, err = findVeth(&rec); err == nil {
+	} else {
+		spec.Ifindex = rec.Ifindex
 		p, err = a.addVeth(spec)
 	}
 	if err != nil {
@@ -73,15 +74,6 @@ func (a *Agent) tune(rec *pods.Record) {
 	if err := podlink.Tune(rec.Link(), size, a.intake != nil); err != nil {
 		a.log.Warn("the pod's link cannot be tuned: bulk traffic may be slower", "pod", rec.Name(), "cause", err)
 	}
-}
-
-// findVeth is the index of the host's end of a pod's veth.
-func findVeth(rec *pods.Record) (int, error) {
-	ifindex, ok, err := podlink.Find(rec.Link())
-	if err == nil && !ok {
-		err = fmt.Errorf("device %s of pod %s does not exist", rec.HostName, rec.Name())
-	}
-	return ifindex, err
 }
 
 // The longest GSO frames of pods' veths, in bytes.

@@ -99,12 +99,12 @@ func (a *Agent) uplinkStatus(s *api.Status) {
 // wrong although it does.
 func (a *Agent) reasons(s *api.Status, d *flavour.Desired) {
 	a.mu.Lock()
-	read, restored, foreign, another := a.objects != nil, a.restored, a.foreign, a.another
+	read, restored, foreign, another, cni := a.objects != nil, a.restored, a.foreign, a.another, a.cniProblem
 	a.mu.Unlock()
 	if !restored {
 		s.Reasons = append(s.Reasons, errRestoring.Error())
 	}
-	for _, problem := range []string{foreign, another, a.keeper.problem(), a.hostProblem()} {
+	for _, problem := range []string{foreign, another, cni, a.keeper.problem(), a.hostProblem()} {
 		if problem != "" {
 			s.Degraded = append(s.Degraded, problem)
 		}

@@ -9,13 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"culvert/ctrl/api"
 	"culvert/ctrl/calicoipam"
 	"culvert/ctrl/ipam"
 	"culvert/ctrl/ipamcheck"
+	"culvert/ctrl/podlink"
 	"culvert/ctrl/pods"
 	"culvert/ctrl/source"
 )
@@ -231,16 +231,13 @@ func (a *Agent) podObject(ctx context.Context, namespace, name string) (*ipamche
 
 // podDevices are the node's devices that are ends of pods' veths, by their alias.
 func podDevices() (all []ipamcheck.Link, err error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range links {
-		if alias := l.Attrs().Alias; l.Type() == "veth" && strings.HasPrefix(alias, pods.AliasPrefix) {
-			all = append(all, ipamcheck.Link{Name: l.Attrs().Name, Alias: strings.TrimPrefix(alias, pods.AliasPrefix)})
+	left, err := podlink.Leftovers()
+	for _, l := range left {
+		if l.Made == podlink.MadeForPod {
+			all = append(all, ipamcheck.Link{Name: l.Name, Alias: strings.TrimPrefix(l.Alias, podlink.AliasPrefix)})
 		}
 	}
-	return all, nil
+	return all, err
 }
 
 // repairAddresses frees what is certainly nobody's: it is looked at once more, under the

@@ -24,6 +24,7 @@ type uplinkSteering interface {
 	steering
 	SetEndpoints([]xsk.Endpoint) error
 	SetPrefixes([]netip.Prefix) error
+	SetOwnPorts(xsk.OwnPorts) error
 }
 
 // held is what an uplink is to the engine.

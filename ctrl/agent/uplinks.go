@@ -11,6 +11,7 @@ import (
 	"culvert/ctrl/program"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane/xsk"
+	"culvert/internal/packet"
 )
 
 // uplink is a NIC of the configuration. Its fields are written with both
@@ -182,7 +183,7 @@ func (a *Agent) steer(all bool) {
 		if !u.taken || !all && u.deaf == nil {
 			continue
 		}
-		err := errors.Join(u.attach.SetEndpoints(endpoints(d)), u.attach.SetPrefixes(prefixes(d)))
+		err := errors.Join(u.attach.SetEndpoints(endpoints(d)), u.attach.SetPrefixes(prefixes(d)), u.attach.SetOwnPorts(ownPorts(d)))
 		if before := u.deaf; err != nil && (before == nil || before.Error() != err.Error()) {
 			a.log.Error("the steering program could not be told the node's address", "uplink", name, "cause", err)
 			a.metrics.SyncError("underlay")
@@ -212,9 +213,25 @@ func endpoints(d *flavour.Desired) []xsk.Endpoint {
 	return all
 }
 
+// ownPorts are the ports of the node's own addresses by which pods leave the cluster.
+func ownPorts(d *flavour.Desired) (own xsk.OwnPorts) {
+	if d.Local == nil || d.NAT.High == 0 || len(d.NAT.Sources) == 0 {
+		return own
+	}
+	for _, v6 := range []bool{false, true} {
+		if a := d.Local.Endpoint(v6).PublicIP; a.IsValid() {
+			own.Addrs = append(own.Addrs, a)
+		}
+	}
+	for _, proto := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoICMP} {
+		own.Ranges = append(own.Ranges, xsk.PortRange{Proto: proto, Low: d.NAT.Low, High: d.NAT.High})
+	}
+	return own
+}
+
 // prefixes are those of the node's pods, if packets for them come without a tunnel.
 func prefixes(d *flavour.Desired) []netip.Prefix {
-	if d.Local == nil || !d.Routed() {
+	if d.Local == nil || !d.Routed() && !d.Bare() {
 		return nil
 	}
 	return d.Local.PodCIDRs

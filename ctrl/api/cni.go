@@ -30,6 +30,7 @@ const (
 	CNIInvalidConfig       uint = 7
 	CNITryAgain            uint = 11
 	CNINotAvailable        uint = 50 // STATUS: cannot serve ADD
+	CNIDegraded            uint = 51 // STATUS: nor do the pods that are there have their connections
 
 	CNINoAddress       uint = 100 // every address of the node's pod CIDRs is taken
 	CNIAddressRefused  uint = 101 // the address that was asked for cannot be given
@@ -37,6 +38,7 @@ const (
 	CNILinkFailed      uint = 103 // the pod's link could not be made or removed
 	CNIAttachFailed    uint = 104 // the dataplane did not take the pod's port
 	CNICheckFailed     uint = 105 // CHECK found something else than ADD had made
+	CNIHostPortTaken   uint = 106 // another pod has a port of the node that was asked for
 	CNIInternal        uint = 199 // a defect of Culvert
 )
 

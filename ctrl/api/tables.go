@@ -125,9 +125,21 @@ type Pod struct {
 	Addrs []string `json:"addrs"`
 	MAC   string   `json:"mac"`
 	NetNS string   `json:"netns,omitempty"`
-	State string   `json:"state"` // ready, adding, gone or detached
+	// PortMappings are ports of the node that lead to the pod.
+	PortMappings []PortMapping `json:"portmappings,omitempty"`
+
+	State string `json:"state"` // ready, adding, gone or detached
 	// Error says why a pod is detached.
 	Error string `json:"error,omitempty"`
+}
+
+// PortMapping is a port of the node that leads to one of a pod.
+type PortMapping struct {
+	HostPort      uint16 `json:"hostport"`
+	ContainerPort uint16 `json:"containerport"`
+	Protocol      string `json:"protocol"` // tcp, udp or sctp
+	// HostIP is the node's address that it is for; empty, every one.
+	HostIP string `json:"hostip,omitempty"`
 }
 
 // Drop is an element of GET /v1/drops.

@@ -42,6 +42,16 @@ func source(s string) string {
 	return fmt.Sprintf("unknown source %q; write dir:PATH or kube", s)
 }
 
+// noneOr accepts an empty text too.
+func noneOr(check func(string) string) func(string) string {
+	return func(s string) string {
+		if s == "" {
+			return ""
+		}
+		return check(s)
+	}
+}
+
 func absolutePath(s string) string {
 	if filepath.IsAbs(s) {
 		return ""

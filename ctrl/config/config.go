@@ -27,6 +27,7 @@ type Config struct {
 	// ServiceCIDRs are the ranges of Services' addresses; those that are in no Service
 	// object are known by them.
 	ServiceCIDRs []netip.Prefix
+	NAT          NAT
 	// MTU is the pods'; 0: the smallest uplink MTU less the tunnel's overhead.
 	MTU int
 	// MSSClamp lowers the maximum segment size of TCP connections through tunnels
@@ -43,6 +44,7 @@ type Config struct {
 	StateDir string
 	// Listen is HOST:PORT of metrics and health.
 	Listen string
+	CNI    CNI
 
 	file    string
 	from    map[string]string // by key: file or environment
@@ -63,12 +65,31 @@ type VXLAN struct {
 	Port uint16
 }
 
+// NAT configures how pods' packets leave the cluster.
+type NAT struct {
+	// Outgoing is auto, as the cluster says, or off.
+	Outgoing string
+	// Low and High are the first and the last port of the node's that they leave by.
+	Low, High uint16
+	// Exclude are further destinations to which pods keep their addresses.
+	Exclude []netip.Prefix
+}
+
 // XDP configures how frames are taken from devices.
 type XDP struct {
 	Mode      string // auto, native or generic
 	ZeroCopy  string // auto, on or off
 	FrameSize int
 	RingSize  int
+}
+
+// CNI configures what the container runtime is told of the plugin.
+type CNI struct {
+	// ConfDir is the runtime's directory of CNI configurations; empty: somebody else
+	// writes there.
+	ConfDir string
+	// Conf is the file that is put there, under its own name.
+	Conf string
 }
 
 // Flows configures the flow table.
@@ -133,6 +154,7 @@ func defaults() *Config {
 		VXLAN:  VXLAN{VNI: 4096, Port: 4789},
 
 		ServiceCIDRs: []netip.Prefix{},
+		NAT:          NAT{Outgoing: "auto", Low: 61000, High: 65535, Exclude: []netip.Prefix{}},
 
 		Poll:     "adaptive",
 		XDP:      XDP{Mode: "auto", ZeroCopy: "auto", FrameSize: 4096, RingSize: 2048},
@@ -141,6 +163,7 @@ func defaults() *Config {
 		Socket:   "/run/culvert/culvert.sock",
 		StateDir: "/var/lib/culvert",
 		Listen:   "127.0.0.1:9476",
+		CNI:      CNI{Conf: "/etc/culvert/10-culvert.conflist"},
 		from:     map[string]string{},
 		where:    map[string]string{},
 	}

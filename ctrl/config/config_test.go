@@ -20,6 +20,7 @@ uplinks: [eth0]             # default: the device of the default route
 native: {encap: vxlan, crossSubnet: false, clusterCIDRs: [10.244.0.0/16]}
 vxlan: {vni: 4096, port: 4789}
 serviceCIDRs: []
+nat: {outgoing: auto, ports: 61000-65535, exclude: []}
 mtu: 0
 mssClamp: false
 workers: 0
@@ -30,6 +31,7 @@ ipam: {cooldown: 30s}
 socket: /run/culvert/culvert.sock
 stateDir: /var/lib/culvert
 listen: 127.0.0.1:9476
+cni: {confDir: "", conf: /etc/culvert/10-culvert.conflist}
 `
 
 // Every encapsulation is accepted, and a pod MTU as large as it leaves room for.
@@ -93,6 +95,7 @@ native:
   clusterCIDRs: [10.1.0.0/16, "fd00:1::/48"]
 vxlan: {vni: 16777215, port: 8472}
 serviceCIDRs: [10.96.0.0/12]
+nat: {outgoing: "off", ports: 2000-3000, exclude: [192.0.2.0/24]}
 mtu: 8950
 mssClamp: true
 workers: 2
@@ -103,6 +106,7 @@ ipam: {cooldown: 2m}
 socket: /tmp/c.sock
 stateDir: /tmp/state
 listen: "[::]:0"
+cni: {confDir: /etc/cni/net.d, conf: /tmp/05-culvert.conflist}
 node: a.b-1
 `), nil)
 	if err != nil {
@@ -111,8 +115,9 @@ node: a.b-1
 	want := &Config{
 		Node: "a.b-1", Source: "kube", Kubeconfig: "/root/.kube/config", Mode: "native", Uplinks: []string{"ens3", "ens4"},
 		Native: Native{"vxlan", false, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/48")}},
-		VXLAN:  VXLAN{1<<24 - 1, 8472}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, MTU: 8950, MSSClamp: true, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
+		VXLAN:  VXLAN{1<<24 - 1, 8472}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, NAT: NAT{"off", 2000, 3000, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, MTU: 8950, MSSClamp: true, Workers: 2, Poll: "busy", XDP: XDP{"native", "on", 2048, 64},
 		Flows: Flows{1000000}, IPAM: IPAM{2 * time.Minute}, Socket: "/tmp/c.sock", StateDir: "/tmp/state", Listen: "[::]:0",
+		CNI:  CNI{"/etc/cni/net.d", "/tmp/05-culvert.conflist"},
 		file: "c.yaml", from: c.from, where: c.where,
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -1,5 +1,7 @@
 package config
 
+import "fmt"
+
 // key is one leaf of the configuration.
 type key struct {
 	name string // dotted
@@ -21,6 +23,9 @@ var schema = []key{
 	{"vxlan.vni", setVNI, func(c *Config) any { return c.VXLAN.VNI }},
 	{"vxlan.port", setPort, func(c *Config) any { return c.VXLAN.Port }},
 	{"serviceCIDRs", setServiceCIDRs, func(c *Config) any { return c.ServiceCIDRs }},
+	{"nat.outgoing", text(func(c *Config) *string { return &c.NAT.Outgoing }, oneOf("auto", "off")), func(c *Config) any { return c.NAT.Outgoing }},
+	{"nat.ports", setNATPorts, func(c *Config) any { return fmt.Sprintf("%d-%d", c.NAT.Low, c.NAT.High) }},
+	{"nat.exclude", setNATExclude, func(c *Config) any { return c.NAT.Exclude }},
 	{"mtu", setMTU, func(c *Config) any { return c.MTU }},
 	{"mssClamp", boolean(func(c *Config) *bool { return &c.MSSClamp }), func(c *Config) any { return c.MSSClamp }},
 	{"workers", number(func(c *Config) *int { return &c.Workers }, 0, maxWorkers, "0 stands for one per uplink queue"), func(c *Config) any { return c.Workers }},
@@ -34,6 +39,8 @@ var schema = []key{
 	{"socket", text(func(c *Config) *string { return &c.Socket }, socketPath), func(c *Config) any { return c.Socket }},
 	{"stateDir", text(func(c *Config) *string { return &c.StateDir }, absolutePath), func(c *Config) any { return c.StateDir }},
 	{"listen", text(func(c *Config) *string { return &c.Listen }, hostPort), func(c *Config) any { return c.Listen }},
+	{"cni.confDir", text(func(c *Config) *string { return &c.CNI.ConfDir }, noneOr(absolutePath)), func(c *Config) any { return c.CNI.ConfDir }},
+	{"cni.conf", text(func(c *Config) *string { return &c.CNI.Conf }, absolutePath), func(c *Config) any { return c.CNI.Conf }},
 }
 
 const (

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -49,6 +51,30 @@ func setServiceCIDRs(c *Config, v value) *mistake {
 		c.ServiceCIDRs = cidrs
 	}
 	return m
+}
+
+func setNATExclude(c *Config, v value) *mistake {
+	cidrs, m := v.cidrs("nat.exclude", "192.168.0.0/16")
+	if m == nil {
+		c.NAT.Exclude = cidrs
+	}
+	return m
+}
+
+// setNATPorts reads a range such as 61000-65535.
+func setNATPorts(c *Config, v value) *mistake {
+	s, m := v.str()
+	if m != nil {
+		return m
+	}
+	from, to, ok := strings.Cut(s, "-")
+	low, err := strconv.ParseUint(strings.TrimSpace(from), 10, 16)
+	high, err2 := strconv.ParseUint(strings.TrimSpace(to), 10, 16)
+	if !ok || err != nil || err2 != nil || low < 1024 || high < low {
+		return v.wrong(fmt.Sprintf("%q is no range of ports from 1024 to 65535; write one such as 61000-65535", s))
+	}
+	c.NAT.Low, c.NAT.High = uint16(low), uint16(high)
+	return nil
 }
 
 // cidrs reads the list of that name, of prefixes that do not overlap.

@@ -39,6 +39,11 @@ var flannelFamilies = []flannelFamily{
 func Flannel(objs *source.Objects, opt Options) *Desired {
 	f := &flannel{collector: newCollector(ModeFlannel, objs, opt)}
 	f.conf = f.readNet()
+	for _, p := range []netip.Prefix{f.conf.v4, f.conf.v6} {
+		if p.IsValid() {
+			f.Networks = append(f.Networks, p)
+		}
+	}
 	f.Encap, f.VNI, f.Port, f.MTU = f.conf.encap, f.conf.vni, f.conf.port, f.conf.mtu
 	if f.Refused {
 		return f.finish()

@@ -38,12 +38,37 @@ type Desired struct {
 	// Refused says that what is common to all nodes cannot be carried out: a
 	// state from before is better than this one, whose Conflicts say why.
 	Refused bool
+	// Networks are where all of the cluster's pods are, as far as the cluster says; what is
+	// for nobody there is for nobody outside either.
+	Networks []netip.Prefix
+	// NAT is how pods' packets leave the cluster.
+	NAT NAT
 	// Services are the addresses that the cluster's Services are reached at, in ranges
 	// and one by one.
 	Services []netip.Prefix
 	// Annotations are what this node is to publish on its Node object: what peers
 	// need to reach it, and what it must find again after a restart.
 	Annotations map[string]string
+}
+
+// NAT is source translation: what pods of Sources send out of the cluster, but for what
+// goes to Exclude, leaves with the node's own address and a port from Low to High. High is 0
+// where nothing does.
+type NAT struct {
+	Sources, Exclude []netip.Prefix
+	Low, High        uint16
+}
+
+// Bare reports whether packets of pods of this node leave the cluster with the pods' own
+// addresses, at which they are answered.
+func (d *Desired) Bare() bool {
+	if d.Local == nil {
+		return false
+	}
+	natted := func(c netip.Prefix) bool {
+		return slices.ContainsFunc(d.NAT.Sources, func(s netip.Prefix) bool { return s.Bits() <= c.Bits() && s.Contains(c.Addr()) })
+	}
+	return len(d.NAT.Exclude) > 0 || slices.ContainsFunc(d.Local.PodCIDRs, func(c netip.Prefix) bool { return !natted(c) })
 }
 
 // Nodes is the number of other nodes.
@@ -225,6 +250,10 @@ type Options struct {
 	// ServiceCIDRs are the ranges of Services' addresses, as far as they are known.
 	ServiceCIDRs []netip.Prefix
 
+	// NAT is how pods' packets leave the cluster, where the cluster does not say that they
+	// keep their addresses; its Sources are not looked at.
+	NAT NAT
+
 	// The rest is the native mode's.
 
 	Encap string
@@ -244,6 +273,9 @@ type Options struct {
 // native.clusterCIDRs binds nobody: only what somebody wrote does.
 func OptionsFrom(c *config.Config, subnets []netip.Prefix) Options {
 	o := Options{Node: c.Node, ServiceCIDRs: c.ServiceCIDRs, Encap: c.Native.Encap, VNI: c.VXLAN.VNI, Port: c.VXLAN.Port}
+	if c.NAT.Outgoing != "off" {
+		o.NAT = NAT{Exclude: c.NAT.Exclude, Low: c.NAT.Low, High: c.NAT.High}
+	}
 	if o.CrossSubnet = c.Native.CrossSubnet; o.CrossSubnet {
 		o.Subnets = subnets
 	}

@@ -23,6 +23,7 @@ func Want(mode string, objs *source.Objects, opt Options) (d *Desired) {
 	default:
 		d = Native(objs, opt)
 	}
+	d.outgoing(opt)
 	d.Services = opt.Cache.services(objs.Services, opt.ServiceCIDRs)
 	return d
 }

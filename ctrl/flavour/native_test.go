@@ -133,7 +133,8 @@ func TestOptionsFromConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := OptionsFrom(c, nil), (Options{Node: "me", Encap: "vxlan", VNI: 7, Port: 8472}); !reflect.DeepEqual(got, want) {
+	if got, want := OptionsFrom(c, nil), (Options{Node: "me", Encap: "vxlan", VNI: 7, Port: 8472, ServiceCIDRs: []netip.Prefix{},
+		NAT: NAT{Exclude: []netip.Prefix{}, Low: 61000, High: 65535}}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	c, err = config.Parse("c", []byte("native: {clusterCIDRs: [10.1.0.0/16]}\n"), []string{"NODE_NAME=me"})

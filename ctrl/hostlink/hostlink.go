@@ -201,3 +201,16 @@ func Remove() (removed bool, err error) {
 	}
 	return true, nil
 }
+
+// Exists reports whether there is a device of Culvert's making in the network namespace of
+// the calling thread.
+func Exists() (bool, error) {
+	link, err := netlink.LinkByName(Name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking for %s: %w", Name, err)
+	}
+	return link.Type() == "tuntap", nil
+}

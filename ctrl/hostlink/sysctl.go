@@ -7,7 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"culvert/internal/sysctl"
 )
 
 // sysctls let Linux take what comes by the device. It has the addresses of pods of
@@ -37,20 +38,16 @@ func setSysctls() error {
 }
 
 func setSysctl(name, value string) error {
-	path := "/proc/sys/" + name
-	err := os.WriteFile(path, []byte(value), 0)
-	if err == nil || errors.Is(err, os.ErrNotExist) || sysctl(name) == value {
+	err := sysctl.Write(name, value)
+	if err == nil || errors.Is(err, os.ErrNotExist) || setting(name) == value {
 		return nil
 	}
-	if errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("sysctl %s: %w: culvertd needs a writable /proc/sys/net", path, err)
-	}
-	return fmt.Errorf("sysctl %s=%s: %w", path, value, err)
+	return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
 }
 
-// sysctl is a setting's value, empty if this kernel does not have it.
-func sysctl(name string) string {
-	text, _ := os.ReadFile("/proc/sys/" + name)
+// setting is a setting's value, empty if this kernel does not have it.
+func setting(name string) string {
+	text, _ := os.ReadFile(sysctl.Path(name))
 	return strings.TrimSpace(string(text))
 }
 
@@ -60,15 +57,15 @@ func sysctl(name string) string {
 // uplink that has its default route of them keeps it.
 func forward(log *slog.Logger, v4, v6 bool) error {
 	var errs []error
-	if v4 && sysctl("net/ipv4/ip_forward") == "0" {
+	if v4 && setting("net/ipv4/ip_forward") == "0" {
 		log.Info("the node forwards IPv4 from now on", "sysctl", "net.ipv4.ip_forward=1")
 		errs = append(errs, setSysctl("net/ipv4/ip_forward", "1"))
 	}
-	if v6 && sysctl("net/ipv6/conf/all/forwarding") == "0" {
+	if v6 && setting("net/ipv6/conf/all/forwarding") == "0" {
 		log.Info("the node forwards IPv6 from now on", "sysctl", "net.ipv6.conf.all.forwarding=1")
-		hears, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
+		hears, _ := filepath.Glob(sysctl.Path("net/ipv6/conf/*/accept_ra"))
 		for _, path := range hears {
-			if name := strings.TrimPrefix(path, "/proc/sys/"); sysctl(name) == "1" {
+			if name := "net/ipv6/conf/" + filepath.Base(filepath.Dir(path)) + "/accept_ra"; setting(name) == "1" {
 				errs = append(errs, setSysctl(name, "2"))
 			}
 		}

@@ -11,8 +11,8 @@ import (
 
 // Check compares what stands with what Create made for spec, and describes
 // the first difference. More addresses, routes or settings than ours are
-// fine: plugins later in a chain may add them. A nil spec.MAC or a zero
-// spec.MTU is not compared.
+// fine: plugins later in a chain may add them, and so is a smaller MTU, of which the
+// tuning plugin's result does not tell. A nil spec.MAC is not compared.
 func Check(spec Spec) error {
 	ns, err := OpenNetns(spec.Netns)
 	if err != nil {
@@ -81,8 +81,8 @@ func checkPod(spec *Spec, host *netlink.LinkAttrs) error {
 	if host == nil && !isOurs(link, &spec.Ref) {
 		return fmt.Errorf("pod interface %s is not the TAP that was made for this pod", spec.IfName)
 	}
-	if spec.MTU != 0 && a.MTU != spec.MTU {
-		return fmt.Errorf("pod interface %s has MTU %d, not %d", spec.IfName, a.MTU, spec.MTU)
+	if a.MTU > spec.MTU {
+		return fmt.Errorf("pod interface %s has MTU %d, more than %d", spec.IfName, a.MTU, spec.MTU)
 	}
 	if err := checkAddrs(h, link, spec); err != nil {
 		return err

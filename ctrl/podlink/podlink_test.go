@@ -233,7 +233,7 @@ func TestCheckFindsDifferences(t *testing.T) {
 		{"does not have address 10.244.1.2", func() {
 			must(netlink.AddrDel(eth0(), hostAddress(netip.MustParseAddr("10.244.1.2"))))
 		}},
-		{"has MTU 1400", func() { must(netlink.LinkSetMTU(eth0(), 1400)) }},
+		{"has MTU 1500", func() { must(netlink.LinkSetMTU(eth0(), 1500)) }},
 		{"not " + link.MAC.String(), func() { must(netlink.LinkSetHardwareAddr(eth0(), randomMAC())) }},
 		{"is down", func() { must(netlink.LinkSetDown(eth0())) }},
 		{"is missing", func() { must(netlink.LinkDel(eth0())) }},

@@ -6,7 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
+
+	"culvert/internal/sysctl"
 )
 
 // hostSysctls keep the node's IP stack out of the host end: no IPv6 of its
@@ -31,18 +32,15 @@ var podSysctls6 = [][2]string{
 // read-only /proc/sys that has the value already.
 func setSysctls(dev string, settings [][2]string) error {
 	for _, s := range settings {
-		path := "/proc/sys/" + fmt.Sprintf(s[0], dev)
-		err := os.WriteFile(path, []byte(s[1]), 0)
+		name := fmt.Sprintf(s[0], dev)
+		err := sysctl.Write(name, s[1])
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if now, rerr := os.ReadFile(path); rerr == nil && strings.TrimSpace(string(now)) == s[1] {
+		if now, rerr := os.ReadFile(sysctl.Path(name)); rerr == nil && strings.TrimSpace(string(now)) == s[1] {
 			continue
 		}
-		if errors.Is(err, syscall.EROFS) {
-			return fmt.Errorf("sysctl %s: %w: culvertd needs a writable /proc/sys (privileged container)", path, err)
-		}
-		return fmt.Errorf("sysctl %s=%s: %w", path, s[1], err)
+		return fmt.Errorf("sysctl %s=%s: %w", name, s[1], err)
 	}
 	return nil
 }

@@ -25,14 +25,14 @@ func Tune(ref Ref, gso int, udp bool) error {
 	if ref.Kind == TAP {
 		return nil
 	}
-	host := setGSO(ref.HostName, gso, netlink.LinkSetGSOMaxSize, netlink.LinkSetGSOIPv4MaxSize)
+	host := setGSO(ref.HostName, gso, anyGSO, ipv4GSO)
 	ns, err := OpenNetns(ref.Netns)
 	if err != nil {
 		return errors.Join(host, err)
 	}
 	defer ns.Close()
 	err = ns.Do(func() error {
-		return errors.Join(ethtool.Set(ref.IfName, udp, udpSegmentation), setGSO(ref.IfName, gso, netlink.LinkSetGSOIPv4MaxSize))
+		return errors.Join(ethtool.Set(ref.IfName, udp, udpSegmentation), setGSO(ref.IfName, gso, ipv4GSO))
 	})
 	if err != nil {
 		err = fmt.Errorf("in %s: %w", ref.Netns, err)
@@ -40,12 +40,24 @@ func Tune(ref Ref, gso int, udp bool) error {
 	return errors.Join(host, err)
 }
 
+// gsoLimit is a limit of a device's GSO frames. Asking is cheap, and a restart finds all
+// of them set; setting tells everybody who listens to the kernel's links.
+type gsoLimit struct {
+	get func(*netlink.LinkAttrs) uint32
+	set func(netlink.Link, int) error
+}
+
+var (
+	anyGSO  = gsoLimit{func(a *netlink.LinkAttrs) uint32 { return a.GSOMaxSize }, netlink.LinkSetGSOMaxSize}
+	ipv4GSO = gsoLimit{func(a *netlink.LinkAttrs) uint32 { return a.GSOIPv4MaxSize }, netlink.LinkSetGSOIPv4MaxSize}
+)
+
 // setGSO sets limits of a device's GSO frames.
-func setGSO(name string, size int, limits ...func(netlink.Link, int) error) error {
+func setGSO(name string, size int, limits ...gsoLimit) error {
 	l, err := netlink.LinkByName(name)
 	for _, limit := range limits {
-		if err == nil {
-			err = limit(l, size)
+		if err == nil && limit.get(l.Attrs()) != uint32(size) {
+			err = limit.set(l, size)
 		}
 	}
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {

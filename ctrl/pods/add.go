@@ -15,14 +15,17 @@ import (
 
 // add attaches a pod, or leaves nothing behind.
 func (m *Manager) add(req *request) (*types100.Result, error) {
-	if err := m.cfg.Ready(); err != nil {
-		return nil, wrap(api.CNITryAgain, "culvertd is not ready for pods yet", err)
+	if err := m.notReady(); err != nil {
+		return nil, err
 	}
 	mtu := m.cfg.MTU()
 	if mtu == 0 {
-		return nil, refuse(api.CNITryAgain, "culvertd does not know the pods' MTU yet: it waits for its uplink")
+		return nil, wrap(api.CNITryAgain, "culvertd is not ready for pods yet", errNoMTU)
 	}
 	prev, err := req.prevResult()
+	if err == nil {
+		err = req.first(prev)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +37,7 @@ func (m *Manager) add(req *request) (*types100.Result, error) {
 	rec := Record{
 		ContainerID: req.key.ContainerID, IfName: req.key.IfName, Netns: req.netns, Network: req.conf.Name,
 		Namespace: req.namespace, Pod: req.pod, UID: req.uid, MAC: req.mac.String(),
-		Kind: req.conf.kind(), HostName: name, MTU: mtu, Queues: m.cfg.Queues, State: StateAdding, Created: now(),
+		PortMappings: req.ports, Kind: req.conf.kind(), HostName: name, MTU: mtu, Queues: m.cfg.Queues, State: StateAdding, Created: now(),
 	}
 	if err := m.attach(&rec, req); err != nil {
 		m.log.Warn("pod not attached", "pod", rec.Name(), "container", rec.ContainerID, "port", name, "err", err)
@@ -120,8 +123,8 @@ func (m *Manager) alive(p *pod) bool {
 func (m *Manager) attach(rec *Record, req *request) (err error) {
 	key := rec.Key()
 	p := &pod{}
-	if !m.insert(key, p, *rec) {
-		return refuse(api.CNITryAgain, "another ADD of container %s, interface %s is on its way", key.ContainerID, key.IfName)
+	if err := m.claim(key, p, *rec); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -205,16 +208,19 @@ func (m *Manager) attachPort(p *pod) error {
 	return nil
 }
 
-// insert adds a pod unless its key is taken.
-func (m *Manager) insert(key Key, p *pod, rec Record) bool {
+// claim adds a pod unless its key or one of its host ports is taken.
+func (m *Manager) claim(key Key, p *pod, rec Record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.pods[key] != nil {
-		return false
+		return refuse(api.CNITryAgain, "another ADD of container %s, interface %s is on its way", key.ContainerID, key.IfName)
+	}
+	if err := m.portTaken(&rec); err != nil {
+		return err
 	}
 	p.rec = rec
 	m.pods[key] = p
-	return true
+	return nil
 }
 
 // update publishes a changed record to readers.

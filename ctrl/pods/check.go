@@ -16,6 +16,9 @@ func (m *Manager) check(req *request) error {
 	}
 	p := m.get(req.key)
 	if p == nil {
+		if err := m.notReady(); err != nil {
+			return err // its record may not have been read yet
+		}
 		return refuse(api.CNIUnknownContainer, "container %s has no interface %s here: it needs an ADD", req.key.ContainerID, req.key.IfName)
 	}
 	name := m.record(p).HostName
@@ -27,6 +30,9 @@ func (m *Manager) check(req *request) error {
 	case gone:
 		return refuse(api.CNICheckFailed, "the link %s of %s was deleted", name, rec.Name())
 	case rec.State != StateReady || !attached:
+		if err := m.notReady(); err != nil {
+			return err // it may be its turn soon
+		}
 		return refuse(api.CNICheckFailed, "%s is not attached to the dataplane: DEL and ADD it, or restart culvertd", rec.Name())
 	}
 	for _, a := range rec.Addrs {
@@ -39,7 +45,9 @@ func (m *Manager) check(req *request) error {
 	}
 	spec := rec.spec()
 	spec.Netns = req.netns
-	req.tuned(prev, &spec)
+	if err := req.compareMAC(prev, &spec); err != nil {
+		return err
+	}
 	return linkCheckError(m.cfg.Links.Check(spec))
 }
 
@@ -69,20 +77,18 @@ func (r *request) comparePrev(prev *prevResult, rec *Record) error {
 	return nil
 }
 
-// tuned lets what a plugin later in the chain changed (tuning: MAC, MTU) hold.
-func (r *request) tuned(prev *prevResult, spec *podlink.Spec) {
+// compareMAC finds that a plugin later in the chain (tuning) has given the pod another
+// MAC: the dataplane takes the pod's frames with the one that it was given only.
+func (r *request) compareMAC(prev *prevResult, spec *podlink.Spec) error {
 	if prev == nil {
-		return
+		return nil
 	}
 	for _, i := range prev.Interfaces {
-		if i.Name != spec.IfName || i.Sandbox == "" {
-			continue
-		}
-		if mac := parseMAC(i.Mac); mac != nil {
-			spec.MAC = mac
-		}
-		if i.Mtu != 0 {
-			spec.MTU = i.Mtu
+		mac := parseMAC(i.Mac)
+		if i.Name == spec.IfName && i.Sandbox != "" && mac != nil && mac.String() != spec.MAC.String() {
+			return refuse(api.CNICheckFailed, "prevResult gives %s the MAC %s, and the dataplane takes frames with %s only: "+
+				"a MAC is culvert-cni's to give (capability mac), not that of a plugin after it", i.Name, mac, spec.MAC)
 		}
 	}
+	return nil
 }

@@ -32,14 +32,30 @@ func (m *Manager) CNI(_ context.Context, in api.CNIRequest) (out api.CNIResponse
 	case api.CNICheck:
 		return response(m.check(req))
 	case api.CNIGC:
+		m.Drain()
 		return response(m.gc(req))
 	case api.CNIStatus:
-		if err := m.cfg.Ready(); err != nil {
-			return response(&Error{Code: api.CNINotAvailable, Msg: "culvertd is not ready for pods yet", Details: err.Error()})
-		}
-		return response(nil)
+		return response(m.status())
 	}
 	return response(refuse(api.CNIInvalidEnvironment, "CNI_COMMAND %.20q is unknown", in.Command))
+}
+
+// status tells whether an ADD would be taken, and if not, whether the pods that are there
+// are without connections as well.
+func (m *Manager) status() error {
+	err := m.cfg.Ready()
+	if err == nil && m.cfg.MTU() == 0 {
+		err = errNoMTU
+	}
+	if err == nil {
+		return nil
+	}
+	code := api.CNINotAvailable
+	cutOff := func(p *pod) bool { return p.rec.State == StateReady && !p.attached && !p.gone }
+	if m.find(cutOff) != nil {
+		code = api.CNIDegraded
+	}
+	return &Error{Code: code, Msg: "culvertd is not ready for pods yet", Details: err.Error()}
 }
 
 func (m *Manager) serveAdd(req *request) api.CNIResponse {

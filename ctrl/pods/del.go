@@ -100,8 +100,12 @@ func (m *Manager) detachPort(p *pod) error {
 }
 
 // gc drops every pod of the request's network that is not in its list. A request
-// without a list is refused: taken for an empty one it would drop them all.
+// without a list is refused: taken for an empty one it would drop them all. So is one
+// that comes before all records are read.
 func (m *Manager) gc(req *request) error {
+	if err := m.notReady(); err != nil {
+		return err
+	}
 	list := req.conf.Valid
 	if list == nil {
 		list = req.conf.ValidTwin

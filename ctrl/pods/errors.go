@@ -14,6 +14,9 @@ import (
 // told to come back (CNI code 11).
 var ErrTryAgain = errors.New("try again later")
 
+// errNoMTU is why there are no pods at first.
+var errNoMTU = errors.New("culvertd does not know the pods' MTU yet: it waits for its uplink")
+
 // Error is a refusal with a CNI error code.
 type Error struct {
 	Code    uint
@@ -44,6 +47,11 @@ func wrap(code uint, msg string, err error) error {
 		code = api.CNITryAgain
 	}
 	return &Error{Code: code, Msg: msg, Details: err.Error()}
+}
+
+// notReady tells the runtime to come back, while there is a reason to.
+func (m *Manager) notReady() error {
+	return wrap(api.CNITryAgain, "culvertd is not ready for pods yet", m.cfg.Ready())
 }
 
 // addressError is the CNI form of an allocator's error.

@@ -75,7 +75,7 @@ func (w *world) Create(s podlink.Spec) (podlink.Link, error) {
 func (w *world) Check(s podlink.Spec) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if have, ok := w.links[s.HostName]; !ok || have.MTU != s.MTU || have.MAC.String() != s.MAC.String() {
+	if have, ok := w.links[s.HostName]; !ok || have.MTU > s.MTU || have.MAC.String() != s.MAC.String() {
 		return fmt.Errorf("link %s is not as it should be", s.HostName)
 	}
 	return nil

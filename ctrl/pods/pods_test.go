@@ -138,13 +138,22 @@ func TestChained(t *testing.T) {
 			t.Errorf("%s is missing in %s", want, data)
 		}
 	}
-	// A later plugin may change MAC and MTU (tuning); CHECK is told so.
+	mustFail(t, m, call("ADD", "c2", "second", withConf(`{"prevResult":{"interfaces":[{"name":"eth0","sandbox":"/x"}]}}`)), api.CNIInvalidConfig, "has eth0 already")
+	mustAgree(t, m, w)
+	// A later plugin (tuning) may make the MTU smaller, of which it does not tell.
 	spec := w.links[m.List()[0].HostName]
-	spec.MTU, spec.MAC = 1400, []byte{2, 9, 9, 9, 9, 9}
+	tuned := func(version, fields string) func(*api.CNIRequest) {
+		return withConf(`{"cniVersion":"` + version + `","prevResult":{"cniVersion":"` + version + `","interfaces":[{"name":"eth0","sandbox":"/x"` + fields + `}],` +
+			`"ips":[{"version":"4","address":"10.244.1.2/32"},{"version":"6","address":"fd00:1::2/128"}]}}`)
+	}
+	spec.MTU = 1400
 	w.links[spec.HostName] = spec
-	mustFail(t, m, call("CHECK", "c1", "web"), api.CNICheckFailed, "not as it should be")
-	tuned := `{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"/x","mac":"02:09:09:09:09:09","mtu":1400}],"ips":[{"address":"10.244.1.2/32"},{"address":"fd00:1::2/128"}]}`
-	must(t, m, call("CHECK", "c1", "web", withConf(`{"prevResult":`+tuned+`}`)))
+	must(t, m, call("CHECK", "c1", "web", tuned("1.1.0", `,"mtu":1450`)))
+	must(t, m, call("CHECK", "c1", "web", tuned("0.4.0", `,"mac":"`+spec.MAC.String()+`"`)))
+	mustFail(t, m, call("CHECK", "c1", "web", tuned("1.0.0", `,"mac":"02:09:09:09:09:09"`)), api.CNICheckFailed, "culvert-cni's to give")
+	spec.MTU = 1500
+	w.links[spec.HostName] = spec
+	mustFail(t, m, call("CHECK", "c1", "web", tuned("1.1.0", `,"mtu":1450`)), api.CNICheckFailed, "not as it should be")
 	mustFail(t, m, call("CHECK", "c1", "web", withConf(`{"prevResult":{"cniVersion":"1.1.0"}}`)), api.CNICheckFailed, "10.244.1.2")
 }
 

@@ -53,11 +53,13 @@ type Record struct {
 	Ifindex int          `json:"hostIfindex,omitempty"`
 	MAC     string       `json:"mac,omitempty"` // the pod's
 	Addrs   []netip.Addr `json:"addrs"`
-	MTU     int          `json:"mtu"`
-	Queues  int          `json:"queues"` // the veth's; what the TAP is opened with
-	State   State        `json:"state"`
-	Created time.Time    `json:"created"`
-	Cause   string       `json:"-"` // in List only: why it is detached
+	// PortMappings are those that the runtime asked of us, and not of a portmap plugin.
+	PortMappings []PortMapping `json:"portMappings,omitempty"`
+	MTU          int           `json:"mtu"`
+	Queues       int           `json:"queues"` // the veth's; what the TAP is opened with
+	State        State         `json:"state"`
+	Created      time.Time     `json:"created"`
+	Cause        string        `json:"-"` // in List only: why it is detached
 }
 
 // Key is the record's key.
@@ -92,16 +94,13 @@ func (r *Record) spec() podlink.Spec {
 	}
 }
 
-// AliasPrefix begins the alias of a veth's host end.
-const AliasPrefix = "culvert: "
-
 // alias is what `ip link` shows beside the host end.
 func (r *Record) alias() string {
 	var addrs []string
 	for _, a := range r.Addrs {
 		addrs = append(addrs, a.String())
 	}
-	return fmt.Sprintf(AliasPrefix+"%s %s %s", r.Name(), r.IfName, strings.Join(addrs, " "))
+	return fmt.Sprintf("%s%s %s %s", podlink.AliasPrefix, r.Name(), r.IfName, strings.Join(addrs, " "))
 }
 
 // validate refuses a record from disk that no ADD of ours has written.
@@ -123,6 +122,11 @@ func (r *Record) validate() error {
 			return errors.New("an address is missing")
 		}
 	}
+	for _, m := range r.PortMappings {
+		if err := m.validate(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -134,6 +138,9 @@ func (r *Record) API() api.Pod {
 	}
 	for _, a := range r.Addrs {
 		p.Addrs = append(p.Addrs, a.String())
+	}
+	for _, m := range r.PortMappings {
+		p.PortMappings = append(p.PortMappings, api.PortMapping(m))
 	}
 	return p
 }

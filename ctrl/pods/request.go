@@ -38,8 +38,10 @@ type netConf struct {
 	DNS           types.DNS       `json:"dns"`
 	PrevResult    json.RawMessage `json:"prevResult"`
 	RuntimeConfig struct {
-		IPs []string `json:"ips"`
-		MAC string   `json:"mac"`
+		IPs          []string     `json:"ips"`
+		MAC          string       `json:"mac"`
+		PortMappings []wishedPort `json:"portMappings"`
+		promises
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI struct {
@@ -69,6 +71,7 @@ type request struct {
 	ips       []netip.Addr // that were asked for
 	given     []netip.Addr // by another IPAM plugin
 	mac       net.HardwareAddr
+	ports     []PortMapping
 	conf      netConf
 }
 
@@ -148,8 +151,14 @@ func (r *request) parseArgs(args map[string]string) error {
 	return nil
 }
 
-// parseWishes takes over the addresses and the MAC that were asked for.
-func (r *request) parseWishes(args map[string]string) error {
+// parseWishes takes over the addresses, the MAC and the port mappings that were asked for.
+func (r *request) parseWishes(args map[string]string) (err error) {
+	if err := r.conf.RuntimeConfig.refuse(); err != nil {
+		return err
+	}
+	if r.ports, err = parsePortMappings(r.conf.RuntimeConfig.PortMappings); err != nil {
+		return err
+	}
 	wishes := slices.Concat(r.conf.RuntimeConfig.IPs, r.conf.Args.CNI.IPs)
 	if ip := args["IP"]; ip != "" {
 		wishes = append(wishes, strings.Split(ip, ",")...)
@@ -170,7 +179,6 @@ func (r *request) parseWishes(args map[string]string) error {
 	if mac == "" {
 		return nil
 	}
-	var err error
 	if r.mac, err = net.ParseMAC(mac); err != nil || len(r.mac) != 6 || r.mac[0]&1 != 0 || isZero(r.mac) {
 		return refuse(api.CNIInvalidConfig, "%q was asked for as the pod's MAC, and is no unicast Ethernet address", mac)
 	}

@@ -101,7 +101,10 @@ func (m *Manager) adopt(rec Record) (*pod, error) {
 		return nil, fmt.Errorf("record of %s is ignored: %w", rec.Name(), err)
 	}
 	p := &pod{}
-	m.insert(key, p, rec)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.rec = rec
+	m.pods[key] = p
 	return p, nil
 }
 

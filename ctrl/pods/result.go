@@ -62,6 +62,20 @@ func (r *request) prevResult() (*prevResult, error) {
 	return out, nil
 }
 
+// first makes sure that no plugin before us in the chain has made the pod's interface:
+// that is our part. What others have done (lo, an interface of another name) is passed on.
+func (r *request) first(prev *prevResult) error {
+	if prev == nil {
+		return nil
+	}
+	for _, i := range prev.Interfaces {
+		if i.Name == r.key.IfName && i.Sandbox != "" {
+			return refuse(api.CNIInvalidConfig, "culvert-cni makes the pod's interface, and prevResult has %s already: it is to be the first of the plugins, or in the place of the one before it", i.Name)
+		}
+	}
+	return nil
+}
+
 // result is what ADD answers: what was there before, then ours.
 func result(rec *Record, prev *prevResult, dns types.DNS) *prevResult {
 	out := &prevResult{CNIVersion: types100.ImplementedSpecVersion}

@@ -15,6 +15,7 @@ import (
 
 // The names in the records' directory.
 const (
+	podsName      = "pods" // in the state directory
 	recordSuffix  = ".json"
 	corruptSuffix = ".corrupt"
 )
@@ -93,6 +94,21 @@ func (s *store) load() (recs []Record, problems []error, err error) {
 		recs = append(recs, rec)
 	}
 	return recs, problems, nil
+}
+
+// Records reads the records of a state directory that no Manager works with, and changes
+// nothing. Files that are none are left out.
+func Records(stateDir string) (recs []Record, err error) {
+	files, err := filepath.Glob(filepath.Join(stateDir, podsName, "*"+recordSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("pod records: %w", err)
+	}
+	for _, path := range files {
+		if rec, err := readRecord(path); err == nil {
+			recs = append(recs, rec)
+		}
+	}
+	return recs, nil
 }
 
 func readRecord(path string) (rec Record, err error) {

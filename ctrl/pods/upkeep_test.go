@@ -47,8 +47,22 @@ func TestGCAndStatus(t *testing.T) {
 	m.cfg.Ready = func() error { return fmt.Errorf("no uplink") }
 	mustFail(t, m, call("STATUS", "", ""), api.CNINotAvailable, "no uplink")
 	mustFail(t, m, call("ADD", "c9", "c9"), api.CNITryAgain, "no uplink")
+	mustFail(t, m, call("CHECK", "c9", "c9"), api.CNITryAgain, "no uplink") // not unknown: perhaps not read yet
+	mustFail(t, m, call("GC", "", "", withConf(`{"name":"other","cni.dev/valid-attachments":[]}`)), api.CNITryAgain, "no uplink")
+	must(t, m, call("CHECK", "x", "x", withConf(`{"name":"other"}`)))
+	must(t, m, call("DEL", "c9", "c9"))
 	m.cfg.Ready, m.cfg.MTU = func() error { return nil }, func() int { return 0 }
 	mustFail(t, m, call("ADD", "c9", "c9"), api.CNITryAgain, "MTU")
+	mustFail(t, m, call("STATUS", "", ""), api.CNINotAvailable, "MTU")
+	// A pod that could not be attached again has no connections, either.
+	m = newManager(t, w.afterCrash(), m.cfg.StateDir)
+	m.cfg.Ready = func() error { return fmt.Errorf("no uplink") }
+	m.cfg.Links.(*world).fail = "attach"
+	if err := m.Restore(context.Background()); err == nil {
+		t.Error("restored although the dataplane takes no port")
+	}
+	mustFail(t, m, call("STATUS", "", ""), api.CNIDegraded, "no uplink")
+	mustFail(t, m, call("CHECK", "x", "x"), api.CNITryAgain, "no uplink")
 }
 
 func TestLeftDELs(t *testing.T) {

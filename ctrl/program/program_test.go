@@ -63,6 +63,7 @@ func peer(name, ip, cidr string) flavour.Peer {
 func desired(peers ...flavour.Peer) *flavour.Desired {
 	return &flavour.Desired{
 		Mode: "native", Encap: "vxlan", VNI: 4096, Port: 4789, Peers: peers,
+		NAT: flavour.NAT{Sources: []netip.Prefix{prefix("10.244.0.0/16")}, Low: 61000, High: 65535},
 		Local: &flavour.Node{
 			Name: "n1", PublicIP: addr("192.168.0.1"), PodCIDRs: []netip.Prefix{prefix("10.244.1.0/24")},
 			TunnelIP: addr("10.244.1.0"), VTEPMAC: flavour.VTEPMAC("n1"),

@@ -124,7 +124,8 @@ func (p *Programmer) wantNode() (r rows, node fib.Node) {
 			node.IPIP = addr
 		}
 	}
-	node.Routed = p.desired.Routed()
+	node.Routed = p.desired.Routed() || p.desired.Bare()
+	node.Networks, node.NAT = p.desired.Networks, fib.NAT(p.desired.NAT)
 	r.adjacencies = []adjacencyRow{
 		{"local", p.toHost(false)},
 		{"blackhole", adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}},

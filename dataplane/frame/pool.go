@@ -2,6 +2,7 @@ package frame
 
 import (
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,7 @@ type Pool struct {
 	reserve   int      // chunks that AllocSpare leaves
 	checked   bool
 	mine      []uint16 // checked: by chunk number, the citations that are the worker's
+	populated sync.WaitGroup
 }
 
 // NewPool maps chunks × chunkSize bytes. chunkSize is 2048 or 4096
@@ -60,7 +62,7 @@ func NewPool(chunks int, chunkSize int, checked bool) (*Pool, error) {
 	}
 	size := (chunks*chunkSize + 4095) &^ 4095
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("frame pool: mapping %d bytes: %w", size, err)
 	}
@@ -82,11 +84,29 @@ func NewPool(chunks int, chunkSize int, checked bool) (*Pool, error) {
 	for c := chunks - 1; c >= 0; c-- {
 		p.free = append(p.free, uint32(c))
 	}
+	p.populated.Go(func() { populate(mem) })
 	return p, nil
+}
+
+// populateStep is how much memory is asked for at once, in bytes: who else needs the
+// address space waits no longer than that takes.
+const populateStep = 2 << 20
+
+// populate makes the kernel put pages under the memory, a millisecond's work for each
+// 2 MB, while the devices are being opened. Whoever is sooner makes the kernel do it then.
+func populate(mem []byte) {
+	for len(mem) > 0 {
+		n := min(populateStep, len(mem))
+		if unix.Madvise(mem[:n], unix.MADV_POPULATE_WRITE) != nil {
+			return // before Linux 5.14: pages come as they are needed
+		}
+		mem = mem[n:]
+	}
 }
 
 // Close unmaps the memory. No device may be open on it.
 func (p *Pool) Close() error {
+	p.populated.Wait()
 	mem := p.mem
 	p.mem, p.free, p.owner = nil, nil, nil
 	if mem == nil {

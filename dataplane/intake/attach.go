@@ -15,16 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attachment is a device whose frames are taken. The kernel ends it with the
-// process. Its methods are safe from any goroutine.
+// Attachment is a device whose frames are taken. With the process the kernel ends an
+// uplink's; a pod's program goes on, and drops. Its methods are safe from any goroutine.
 type Attachment struct {
 	in      *Intake
 	ifindex int
 	name    string
 	uplink  bool
 	index   uint16
-	link    link.Link // nil once detached
-	refused uint64    // frames, as it was read last
+	off     func() error // takes the program off, nil once detached
+	refused uint64       // frames, as it was read last
 	ends    []xsk.Endpoint
 	gro     error        // why the device does not merge what it receives, if it does not
 	groWas  func() error // brings its setting back, nil if it is as it was
@@ -76,15 +76,28 @@ func (in *Intake) attach(a *Attachment, program string, port intakePort) (*Attac
 	case err != nil:
 		return nil, fmt.Errorf("intake: attaching %s: %w: at most %d ports fit", a.name, err, ports.MaxEntries())
 	}
-	a.link, err = link.AttachTCX(link.TCXOptions{
-		Program: in.coll.Programs[program], Interface: a.ifindex, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
-	})
+	if a.uplink {
+		a.off, err = in.tie(program, a.ifindex)
+	} else {
+		a.off, err = stand(a.ifindex, in.coll.Programs[program])
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("intake: attaching to %s: %w%s", a.name, err, advice(err)),
 			ports.Delete(uint32(a.ifindex)))
 	}
 	in.taken[a] = struct{}{}
 	return a, nil
+}
+
+// tie attaches a program that ends with the process, and returns what ends it sooner.
+func (in *Intake) tie(program string, ifindex int) (off func() error, err error) {
+	l, err := link.AttachTCX(link.TCXOptions{
+		Program: in.coll.Programs[program], Interface: ifindex, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l.Close, nil
 }
 
 func advice(err error) string {
@@ -104,7 +117,7 @@ func advice(err error) string {
 func (a *Attachment) SetEndpoints(ends []xsk.Endpoint) error {
 	a.in.mu.Lock()
 	defer a.in.mu.Unlock()
-	if !a.uplink || a.link == nil {
+	if !a.uplink || a.off == nil {
 		return fmt.Errorf("intake: setting the endpoints of %s: it is no attached uplink", a.name)
 	}
 	err := a.setEndpoints(ends)
@@ -117,10 +130,21 @@ func (a *Attachment) SetEndpoints(ends []xsk.Endpoint) error {
 func (a *Attachment) SetPrefixes(prefixes []netip.Prefix) error {
 	a.in.mu.Lock()
 	defer a.in.mu.Unlock()
-	if !a.uplink || a.link == nil {
+	if !a.uplink || a.off == nil {
 		return fmt.Errorf("intake: setting the prefixes of %s: it is no attached uplink", a.name)
 	}
 	return a.in.prefixes.Set(prefixes)
+}
+
+// SetOwnPorts makes the programs of all uplinks take what is for those ports of the
+// node's own addresses, too.
+func (a *Attachment) SetOwnPorts(own xsk.OwnPorts) error {
+	a.in.mu.Lock()
+	defer a.in.mu.Unlock()
+	if !a.uplink || a.off == nil {
+		return fmt.Errorf("intake: setting the node's ports of %s: it is no attached uplink", a.name)
+	}
+	return a.in.own.Set(own)
 }
 
 // setEndpoints is SetEndpoints with a.in.mu held.
@@ -189,14 +213,15 @@ func (a *Attachment) shareKey(queue int) uint32 {
 func (a *Attachment) Stats(s *frame.DeviceStats) {
 	a.in.mu.Lock()
 	defer a.in.mu.Unlock()
-	if !a.in.closed && a.link != nil {
+	if !a.in.closed && a.off != nil {
 		a.readRefused()
 	}
 	s.RxShare += a.refused
 }
 
-// Close ends the taking of frames. Those that were taken may still arrive. Closing
-// twice, or after the Intake, is harmless.
+// Close ends the taking of frames. It is called in the network namespace of the device.
+// Frames that were taken may still arrive. Closing twice, or after the Intake, is
+// harmless.
 func (a *Attachment) Close() error {
 	a.in.mu.Lock()
 	defer a.in.mu.Unlock()
@@ -208,12 +233,12 @@ func (a *Attachment) Close() error {
 
 // detach is Close with a.in.mu held. A device that is gone is detached already.
 func (a *Attachment) detach() error {
-	if a.link == nil {
+	if a.off == nil {
 		return nil
 	}
-	errs := []error{a.link.Close()}
+	errs := []error{a.off()}
 	a.readRefused()
-	a.link = nil
+	a.off = nil
 	delete(a.in.taken, a)
 	err := a.in.coll.Maps[intakeMapPorts].Delete(uint32(a.ifindex))
 	if !errors.Is(err, ebpf.ErrKeyNotExist) {

@@ -24,14 +24,16 @@
 //	veth.go       ... the veths
 //	programs.go   ... the programs in it
 //	attach.go     Attachment: a device whose frames are taken
+//	standing.go   ... and the programs of pods, which outlive the process
 //	queue.go      Queue: one worker's end, a frame.Device
 //	order.go      ... small and big frames in the order in which they were sent
 //	fifo.go       ... and those that wait for their turn
 //	share.go      ... how much of a queue each port may have
 //
-// Nothing outlives the process: the namespace is held by descriptors, the veths end
-// with it, and programs are attached by bpf_link. From then on what a pod sends is
-// the host's to drop or to forward.
+// The process takes everything along but the pods' programs (standing.go): the namespace
+// is held by descriptors, the veths end with it, and the other programs are attached by
+// bpf_link. From then on what a pod sends is dropped, until the next process's
+// intake puts its own programs in the place of those.
 //
 // Queues belong to their workers' goroutines; the rest is the control plane's, and
 // safe from any goroutine. All unsafe code is in files named *_unsafe.go. Kernel

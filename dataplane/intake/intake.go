@@ -42,7 +42,7 @@ type Intake struct {
 	name   string // of the devices, without the suffix
 	space  namespace
 	coll   *ebpf.Collection
-	links  []link.Link
+	xdp    link.Link
 	veths  []int // near ends
 	queues []*Queue
 
@@ -51,6 +51,7 @@ type Intake struct {
 	tunnels *tunnelPorts
 	// prefixes are those of the pods, for all uplinks.
 	prefixes *xsk.Prefixes
+	own      *xsk.Own // likewise, of the node
 	closed   bool
 }
 
@@ -97,8 +98,8 @@ func (in *Intake) open(cfg *Config) (err error) {
 	if in.coll, err = load(cfg.Workers, in.veths[0], in.veths[1], cfg.Pools[0].ChunkSize()); err != nil {
 		return fmt.Errorf("loading the programs: %w: Culvert needs Linux 6.6 or later and CAP_BPF with CAP_NET_ADMIN", err)
 	}
-	in.prefixes = xsk.NewPrefixes(in.coll)
-	if err := in.attachTCX(intakeProgToBulk, in.veths[0]); err != nil {
+	in.prefixes, in.own = xsk.NewPrefixes(in.coll), xsk.NewOwn(in.coll)
+	if err := in.nail(intakeProgToBulk, in.veths[0]); err != nil {
 		return err
 	}
 	return in.space.do(func() error { return in.install(cfg) })
@@ -121,14 +122,47 @@ func (in *Intake) Close() error {
 	for a := range in.taken {
 		errs = append(errs, a.detach())
 	}
-	for _, l := range in.links {
-		errs = append(errs, l.Close())
-	}
 	for _, q := range in.queues {
 		errs = append(errs, q.Close())
 	}
 	for _, index := range in.veths {
 		errs = append(errs, removeVeth(index))
+	}
+	if err := errors.Join(append(errs, in.release())...); err != nil {
+		return fmt.Errorf("intake: closing: %w", err)
+	}
+	return nil
+}
+
+// Leave is as much of Close as is needed before the process ends, and as quick as can
+// be. The pods' programs stay, as when the process is killed, and drop what the pods
+// send until another intake attaches to them; the veths go with the namespace, which
+// is when the process has ended. The queues are the engine's to close, before, after
+// or meanwhile.
+func (in *Intake) Leave() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return nil
+	}
+	in.closed = true
+	var errs []error
+	for a := range in.taken {
+		if a.uplink {
+			errs = append(errs, a.off())
+		}
+	}
+	if err := errors.Join(append(errs, in.release())...); err != nil {
+		return fmt.Errorf("intake: leaving: %w", err)
+	}
+	return nil
+}
+
+// release closes what belongs to no device and no queue.
+func (in *Intake) release() error {
+	var errs []error
+	if in.xdp != nil {
+		errs = append(errs, in.xdp.Close())
 	}
 	if in.coll != nil {
 		in.coll.Close()
@@ -136,8 +170,5 @@ func (in *Intake) Close() error {
 	if in.tunnels != nil {
 		errs = append(errs, in.tunnels.close())
 	}
-	if err := errors.Join(append(errs, in.space.close())...); err != nil {
-		return fmt.Errorf("intake: closing: %w", err)
-	}
-	return nil
+	return errors.Join(append(errs, in.space.close())...)
 }

@@ -69,6 +69,7 @@ type intakeShare struct {
 const (
 	intakeMapCounters     = "counters"
 	intakeMapEndpoints    = "endpoints"
+	intakeMapOwnPorts     = "own_ports"
 	intakeMapPorts        = "ports"
 	intakeMapPrefixes     = "prefixes"
 	intakeMapShares       = "shares"
@@ -81,8 +82,10 @@ const (
 	intakeProgTurnBack    = "turn_back"
 	intakeVarBulkIfindex  = "bulk_ifindex"
 	intakeVarChunkRoom    = "chunk_room"
+	intakeVarOwnAddrs     = "own_addrs"
 	intakeVarRouted       = "routed"
 	intakeVarSmallIfindex = "small_ifindex"
+	intakeVarTranslating  = "translating"
 	intakeVarWorkers      = "workers"
 )
 
@@ -142,6 +145,7 @@ type intakeProgramSpecs struct {
 type intakeMapSpecs struct {
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	OwnPorts  *ebpf.MapSpec `ebpf:"own_ports"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Shares    *ebpf.MapSpec `ebpf:"shares"`
@@ -154,8 +158,10 @@ type intakeMapSpecs struct {
 type intakeVariableSpecs struct {
 	BulkIfindex  *ebpf.VariableSpec `ebpf:"bulk_ifindex"`
 	ChunkRoom    *ebpf.VariableSpec `ebpf:"chunk_room"`
+	OwnAddrs     *ebpf.VariableSpec `ebpf:"own_addrs"`
 	Routed       *ebpf.VariableSpec `ebpf:"routed"`
 	SmallIfindex *ebpf.VariableSpec `ebpf:"small_ifindex"`
+	Translating  *ebpf.VariableSpec `ebpf:"translating"`
 	Workers      *ebpf.VariableSpec `ebpf:"workers"`
 }
 
@@ -181,6 +187,7 @@ func (o *intakeObjects) Close() error {
 type intakeMaps struct {
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	OwnPorts  *ebpf.Map `ebpf:"own_ports"`
 	Ports     *ebpf.Map `ebpf:"ports"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Shares    *ebpf.Map `ebpf:"shares"`
@@ -191,6 +198,7 @@ func (m *intakeMaps) Close() error {
 	return _IntakeClose(
 		m.Counters,
 		m.Endpoints,
+		m.OwnPorts,
 		m.Ports,
 		m.Prefixes,
 		m.Shares,
@@ -204,8 +212,10 @@ func (m *intakeMaps) Close() error {
 type intakeVariables struct {
 	BulkIfindex  *ebpf.Variable `ebpf:"bulk_ifindex"`
 	ChunkRoom    *ebpf.Variable `ebpf:"chunk_room"`
+	OwnAddrs     *ebpf.Variable `ebpf:"own_addrs"`
 	Routed       *ebpf.Variable `ebpf:"routed"`
 	SmallIfindex *ebpf.Variable `ebpf:"small_ifindex"`
+	Translating  *ebpf.Variable `ebpf:"translating"`
 	Workers      *ebpf.Variable `ebpf:"workers"`
 }
 

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"culvert/dataplane/xsk"
 	"culvert/internal/testnet"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,9 +134,11 @@ func TestAttachTwice(t *testing.T) {
 		t.Error("the node's own stack answered an attached pod")
 	}
 	for range 2 {
-		if err := p.attach.Close(); err != nil {
-			t.Error(err)
-		}
+		r.node.Do(t, func() {
+			if err := p.attach.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	p.ns.MustPing(t, "10.0.0.1")
 	r.node.Do(t, func() {
@@ -172,9 +177,11 @@ func TestPodRemovedUnderTraffic(t *testing.T) {
 	seen := 0
 	waitUntil(t, "traffic flows", func() bool { seen += len(r.receive(0)); return seen > 500 })
 	r.node.Delete(t, a.name)
-	if err := a.attach.Close(); err != nil {
-		t.Error(err)
-	}
+	r.node.Do(t, func() {
+		if err := a.attach.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	close(stop)
 	<-stopped
 	for len(r.receive(0)) > 0 {
@@ -336,8 +343,9 @@ func TestRecvDoesNotAllocate(t *testing.T) {
 
 const crashEnv = "INTAKE_TEST_CRASH_DEVICE"
 
-// A process that is killed leaves no device and no program.
-func TestKilledProcessLeavesNothing(t *testing.T) {
+// A process that is killed leaves no device, and on the pod a program that drops, until
+// the next process's takes its place.
+func TestKilledProcessLeavesNoDevice(t *testing.T) {
 	r := newRig(t, 1) // for its node
 	p := r.addVeth()
 	p.ns.AddAddr(t, "eth0", "10.0.0.2/24")
@@ -366,10 +374,65 @@ func TestKilledProcessLeavesNothing(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	waitUntil(t, "the devices are gone", func() bool { return len(devices(t, r.node)) == mine })
+	if err := p.ns.Ping(t, "10.0.0.1", 56, 100*time.Millisecond); err == nil {
+		t.Error("the node's own stack answered the pod of a process that was killed")
+	}
+	r.node.Do(t, func() {
+		index := ifindex(t, p.name)
+		was := podPrograms(t, index)
+		if len(was) != 1 {
+			t.Fatalf("programs %v stand on the pod's device", was)
+		}
+		if p.attach, err = r.in.AttachPod(index, p.name, 100, p.mac); err != nil {
+			t.Fatal(err)
+		}
+		if now := podPrograms(t, index); len(now) != 1 || now[0] == was[0] {
+			t.Errorf("program %v was replaced by %v", was, now)
+		}
+	})
+	for len(r.receive(0)) > 0 {
+	}
+	p.send(t, segment(p.mac, 1, 1, 10, 0))
+	r.expect(1)
+	r.node.Do(t, func() {
+		if err := p.attach.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	p.ns.MustPing(t, "10.0.0.1")
 }
 
-// TestCrashHelper is the process that TestKilledProcessLeavesNothing kills.
+// podPrograms are the programs that stand on a device of the calling thread's namespace.
+func podPrograms(t *testing.T, ifindex int) (ids []ebpf.ProgramID) {
+	t.Helper()
+	all, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all.Programs {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
+// An intake that leaves keeps the pods' programs in place, and takes the rest along.
+func TestLeave(t *testing.T) {
+	r := newRig(t, 1)
+	p := r.addPod()
+	r.node.Do(t, func() {
+		index := ifindex(t, p.name)
+		was := podPrograms(t, index)
+		if err := errors.Join(r.in.Queue(0).Close(), r.in.Leave()); err != nil {
+			t.Error(err)
+		}
+		if now := podPrograms(t, index); len(now) != 1 || now[0] != was[0] {
+			t.Errorf("program %v was on the pod's device, %v is after", was, now)
+		}
+	})
+	waitUntil(t, "the pod's device alone is left", func() bool { return len(devices(t, r.node)) == 1 })
+}
+
+// TestCrashHelper is the process that TestKilledProcessLeavesNoDevice kills.
 func TestCrashHelper(t *testing.T) {
 	name := os.Getenv(crashEnv)
 	if name == "" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"culvert/dataplane/xsk"
 	"culvert/internal/ethtool"
@@ -75,6 +76,10 @@ func (t *tunnelPorts) set(ports map[tunnelPort]bool) {
 // drivers/net/vxlan/vxlan_core.c).
 const idleVNI = 1<<24 - 1
 
+// predecessor is for how many hundredths of a second another process's device of the
+// same port is waited for.
+const predecessor = 30
+
 // add opens a port. One that somebody else's tunnel device has open already, in a way
 // that cannot be shared, is as good.
 func (t *tunnelPorts) add(p tunnelPort) error {
@@ -86,6 +91,13 @@ func (t *tunnelPorts) add(p tunnelPort) error {
 		l.SrcAddr = net.IPv6zero // of any address, but of that family
 	}
 	err := t.host.do(func() error { return netlink.LinkAdd(l) })
+	for range predecessor { // a process that was killed just now: its devices are on their way out
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		err = t.host.do(func() error { return netlink.LinkAdd(l) })
+	}
 	if err == nil {
 		err = t.space.do(func() error { return t.bringUp(l.Name) })
 	}
@@ -178,4 +190,20 @@ func (a *Attachment) stopGRO() error {
 		return fmt.Errorf("switching generic-receive-offload of %s off: %w", a.name, err)
 	}
 	return nil
+}
+
+// StopMerging gives the uplinks' settings back that the merging needs, and closes the
+// ports that it has opened, while frames go on to be taken: the first half of Leave.
+func (in *Intake) StopMerging() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return nil
+	}
+	var errs []error
+	for a := range in.taken {
+		errs = append(errs, a.stopGRO())
+	}
+	in.tunnels.set(nil)
+	return errors.Join(errs...)
 }

@@ -2,10 +2,11 @@ package intake
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"culvert/internal/sysctl"
 )
 
 // namespace is a network namespace without a name: it ends when nobody holds a
@@ -60,5 +61,5 @@ func onOwnThread(f func() error) error {
 // the container no right to switch it off, it stays as it is: a Queue's worker
 // drops what no program has tagged.
 func silence(device string) {
-	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+device+"/disable_ipv6", []byte("1"), 0)
+	_ = sysctl.Write("net/ipv6/conf/"+device+"/disable_ipv6", "1")
 }

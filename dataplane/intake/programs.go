@@ -32,7 +32,10 @@ func load(workers, small, bulk, chunkSize int) (*ebpf.Collection, error) {
 			return nil, fmt.Errorf("setting %s: %w", name, err)
 		}
 	}
-	spec.Maps[intakeMapSockets].MaxEntries = uint32(workers)
+	spec.Programs[intakeProgTakePod].Name = podProgram
+	sockets := spec.Maps[intakeMapSockets]
+	sockets.MaxEntries = uint32(workers)
+	sockets.Key, sockets.Value = nil, nil // the kernel refuses BTF on it, after a grace period
 	spec.Maps[intakeMapCounters].MaxEntries = uint32(workers)
 	spec.Maps[intakeMapShares].MaxEntries = uint32(workers * maxPorts)
 	return ebpf.NewCollection(spec)
@@ -65,21 +68,8 @@ func (in *Intake) install(cfg *Config) error {
 	if err != nil {
 		return fmt.Errorf("attaching the XDP program: %w", err)
 	}
-	in.links = append(in.links, xdp)
-	return errors.Join(in.attachTCX(intakeProgTurnBack, small), in.attachTCX(intakeProgCountBig, bulk))
-}
-
-// attachTCX attaches one of the intake's own programs to a device of the calling
-// thread's namespace.
-func (in *Intake) attachTCX(program string, ifindex int) error {
-	l, err := link.AttachTCX(link.TCXOptions{
-		Program: in.coll.Programs[program], Interface: ifindex, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
-	})
-	if err != nil {
-		return fmt.Errorf("attaching the tcx program %s: %w", program, err)
-	}
-	in.links = append(in.links, l)
-	return nil
+	in.xdp = xdp
+	return errors.Join(in.nail(intakeProgTurnBack, small), in.nail(intakeProgCountBig, bulk))
 }
 
 // openQueue opens worker w's sockets at the far ends.

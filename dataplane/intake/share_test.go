@@ -91,9 +91,11 @@ func TestFloodCostsTheFlooder(t *testing.T) {
 	if other.attach.Stats(&s); s.RxShare != 0 {
 		t.Errorf("%d of the other's frames are counted as refused", s.RxShare)
 	}
-	if err := flooder.attach.Close(); err != nil {
-		t.Fatal(err)
-	}
+	r.node.Do(t, func() {
+		if err := flooder.attach.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 	if flooder.attach.Stats(&s); s.RxShare != r.stats().RxShare || s.RxShare == 0 {
 		t.Errorf("after Close: %d refused", s.RxShare)
 	}

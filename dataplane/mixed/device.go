@@ -122,6 +122,6 @@ func (d *Device) Stats(s *frame.DeviceStats) {
 }
 
 // Close closes both ways.
-func (d *Device) Close() error { return errors.Join(d.small.Close(), d.big.Close()) }
+func (d *Device) Close() error { return closeBoth(d.small, d.big) }
 
 var _ frame.Device = (*Device)(nil)

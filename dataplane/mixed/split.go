@@ -2,6 +2,8 @@ package mixed
 
 import (
 	"errors"
+	"io"
+	"sync"
 
 	"culvert/dataplane/frame"
 )
@@ -31,4 +33,14 @@ func (s *split) Limits() frame.Limits {
 }
 
 // Close implements Big.
-func (s *split) Close() error { return errors.Join(s.tunnelled.Close(), s.plain.Close()) }
+func (s *split) Close() error { return closeBoth(s.tunnelled, s.plain) }
+
+// closeBoth closes two ways side by side: for each the kernel waits for a grace period.
+func closeBoth(a, b io.Closer) error {
+	var first sync.WaitGroup
+	var err error
+	first.Go(func() { err = a.Close() })
+	other := b.Close()
+	first.Wait()
+	return errors.Join(err, other)
+}

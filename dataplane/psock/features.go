@@ -3,6 +3,7 @@ package psock
 import (
 	"bytes"
 	"fmt"
+	"sync"
 
 	"culvert/dataplane/frame"
 
@@ -67,9 +68,14 @@ type genlHeader [4]byte
 func (genlHeader) Len() int            { return len(genlHeader{}) }
 func (h genlHeader) Serialize() []byte { return h[:] }
 
+// ethtoolFamily is asked for once: it stays what it is while the kernel runs.
+var ethtoolFamily = sync.OnceValues(func() (*netlink.GenlFamily, error) {
+	return netlink.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
+})
+
 // features are the names of a device's offloads that are on, as ethtool -k has them.
 func features(ifindex int) (map[string]bool, error) {
-	family, err := netlink.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
+	family, err := ethtoolFamily()
 	if err != nil {
 		return nil, err
 	}

@@ -6,11 +6,13 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"culvert/internal/sysctl"
 )
 
 // rpsDefault is the set of CPUs that new receive queues of the thread's network
 // namespace spread their flows over (net/core/sysctl_net_core.c, since Linux 6.3).
-const rpsDefault = "/proc/sys/net/core/rps_default_mask"
+const rpsDefault = "net/core/rps_default_mask"
 
 // spreading calls attach, which makes receive queues in the thread's network
 // namespace, such that the pod's stack receives on all CPUs, flow by flow (RPS).
@@ -20,11 +22,11 @@ const rpsDefault = "/proc/sys/net/core/rps_default_mask"
 //
 // A kernel without the setting, or one CPU, leaves receiving where it is.
 func spreading(attach func() (int, error)) (int, error) {
-	before, err := os.ReadFile(rpsDefault)
+	before, err := os.ReadFile(sysctl.Path(rpsDefault))
 	mask := onlineMask()
 	if err == nil && mask != "" {
-		if os.WriteFile(rpsDefault, []byte(mask), 0) == nil {
-			defer func() { _ = os.WriteFile(rpsDefault, before, 0) }()
+		if sysctl.Write(rpsDefault, mask) == nil {
+			defer func() { _ = sysctl.Write(rpsDefault, string(before)) }()
 		}
 	}
 	return attach()

@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"culvert/internal/sysctl"
 )
 
 func TestMaskOfCPUs(t *testing.T) {
@@ -38,7 +40,7 @@ func TestReceivingIsSpread(t *testing.T) {
 	r := newRig(t, true)
 	ns := r.addPod(1500, "10.0.0.1/24").ns
 	ns.Do(t, func() {
-		before, err := os.ReadFile(rpsDefault)
+		before, err := os.ReadFile(sysctl.Path(rpsDefault))
 		if err != nil {
 			t.Fatalf("%v: this test needs Linux 6.3", err)
 		}

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"sync/atomic"
 
 	"culvert/dataplane/frame"
 	"culvert/dataplane/mixed"
 	"culvert/dataplane/vnet"
+	"culvert/internal/sysctl"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -93,9 +93,9 @@ func (u *Uplink) open(tap string, ifindex int) error {
 	if err != nil {
 		return fmt.Errorf("setting its offloads: %w", err)
 	}
-	err = os.WriteFile("/proc/sys/net/ipv6/conf/"+tap+"/disable_ipv6", []byte("1"), 0)
+	err = sysctl.Write("net/ipv6/conf/"+tap+"/disable_ipv6", "1")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("switching its IPv6 off: %w: culvertd needs a writable /proc/sys", err)
+		return fmt.Errorf("switching its IPv6 off: %w", err)
 	}
 	l, err := netlink.LinkByName(tap)
 	if err != nil {
@@ -172,11 +172,11 @@ func (u *Uplink) Close() error {
 	if u.closed.Swap(true) {
 		return nil
 	}
-	var errs []error
+	errs := []error{unix.Close(u.tx.fd)} // and with the TAP its program goes
 	if u.redir != nil {
 		errs = append(errs, u.redir.Close())
 	}
-	if err := errors.Join(append(errs, unix.Close(u.tx.fd))...); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tap: closing that of uplink %s: %w", u.name, err)
 	}
 	return nil

@@ -53,6 +53,7 @@ type Attachment struct {
 	endpoints *ebpf.Map // nil on a pod
 	ends      []Endpoint
 	prefixes  *Prefixes // nil on a pod
+	own       *Own      // likewise
 }
 
 // AttachUplink puts the program that takes only datagrams to ends, and leaves
@@ -119,9 +120,10 @@ func attach(l netlink.Link, name string, mode Mode, order []Mode, program string
 		if err == nil {
 			a := &Attachment{name: name, mode: m, link: at, sockets: coll.DetachMap(steerMapSockets)}
 			if program == steerProgSteerUplink {
-				a.prefixes = NewPrefixes(coll)
+				a.prefixes, a.own = NewPrefixes(coll), NewOwn(coll)
 				a.endpoints = coll.DetachMap(steerMapEndpoints)
 				coll.DetachMap(steerMapPrefixes)
+				coll.DetachMap(steerMapOwnPorts)
 			}
 			return a, nil
 		}
@@ -144,10 +146,13 @@ func load(program string, queues int) (*ebpf.Collection, error) {
 			delete(spec.Programs, other)
 		}
 	}
-	spec.Maps[steerMapSockets].MaxEntries = uint32(queues)
+	sockets := spec.Maps[steerMapSockets]
+	sockets.MaxEntries = uint32(queues)
+	sockets.Key, sockets.Value = nil, nil // the kernel refuses BTF on it, after a grace period
 	if program != steerProgSteerUplink {
 		delete(spec.Maps, steerMapEndpoints)
 		delete(spec.Maps, steerMapPrefixes)
+		delete(spec.Maps, steerMapOwnPorts)
 	}
 	return ebpf.NewCollection(spec)
 }
@@ -227,6 +232,17 @@ func (a *Attachment) SetPrefixes(prefixes []netip.Prefix) error {
 	return a.prefixes.Set(prefixes)
 }
 
+// SetOwnPorts makes an uplink's program take what is for those ports of the node's own
+// addresses, too.
+func (a *Attachment) SetOwnPorts(own OwnPorts) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.own == nil {
+		return fmt.Errorf("xsk: %s: a pod's program takes everything and has no ports", a.name)
+	}
+	return a.own.Set(own)
+}
+
 // endpointKey is struct target of bpf/tunnel.h.
 func endpointKey(e Endpoint) steerTarget {
 	var port [2]byte
@@ -245,7 +261,7 @@ func (a *Attachment) Close() error {
 	errs := []error{a.link.Close(), a.sockets.Close()}
 	a.link = nil
 	if a.endpoints != nil {
-		errs = append(errs, a.endpoints.Close(), a.prefixes.set.Close())
+		errs = append(errs, a.endpoints.Close(), a.prefixes.set.Close(), a.own.ports.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("xsk: detaching from %s: %w", a.name, err)

@@ -31,11 +31,14 @@ type steerTarget struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	steerMapEndpoints    = "endpoints"
+	steerMapOwnPorts     = "own_ports"
 	steerMapPrefixes     = "prefixes"
 	steerMapSockets      = "sockets"
 	steerProgSteerPod    = "steer_pod"
 	steerProgSteerUplink = "steer_uplink"
+	steerVarOwnAddrs     = "own_addrs"
 	steerVarRouted       = "routed"
+	steerVarTranslating  = "translating"
 )
 
 // loadSteer returns the embedded CollectionSpec for steer.
@@ -89,6 +92,7 @@ type steerProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerMapSpecs struct {
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
+	OwnPorts  *ebpf.MapSpec `ebpf:"own_ports"`
 	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
@@ -97,7 +101,9 @@ type steerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerVariableSpecs struct {
-	Routed *ebpf.VariableSpec `ebpf:"routed"`
+	OwnAddrs    *ebpf.VariableSpec `ebpf:"own_addrs"`
+	Routed      *ebpf.VariableSpec `ebpf:"routed"`
+	Translating *ebpf.VariableSpec `ebpf:"translating"`
 }
 
 // steerObjects contains all objects after they have been loaded into the kernel.
@@ -121,6 +127,7 @@ func (o *steerObjects) Close() error {
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerMaps struct {
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
+	OwnPorts  *ebpf.Map `ebpf:"own_ports"`
 	Prefixes  *ebpf.Map `ebpf:"prefixes"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
@@ -128,6 +135,7 @@ type steerMaps struct {
 func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Endpoints,
+		m.OwnPorts,
 		m.Prefixes,
 		m.Sockets,
 	)
@@ -137,7 +145,9 @@ func (m *steerMaps) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerVariables struct {
-	Routed *ebpf.Variable `ebpf:"routed"`
+	OwnAddrs    *ebpf.Variable `ebpf:"own_addrs"`
+	Routed      *ebpf.Variable `ebpf:"routed"`
+	Translating *ebpf.Variable `ebpf:"translating"`
 }
 
 // steerPrograms contains all programs after they have been loaded into the kernel.

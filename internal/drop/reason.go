@@ -61,6 +61,7 @@ const (
 	PortGone
 	FlowInvalid
 	FlowLimit
+	NATExhausted
 	ICMPUnrelated
 
 	// Fragments, which follow the first of their datagram.
@@ -151,6 +152,7 @@ var texts = [Count]text{
 	FlowTableFull:        {"flow_table_full", "no flow could be evicted to make room for a new one", "raise flows.capacity"},
 	PortGone:             {"port_gone", "the egress port was removed while the frame was on its way", "expected while a pod is deleted"},
 	FlowInvalid:          {"flow_invalid", "the packet does not belong to its connection: its TCP flags, sequence numbers or SCTP tag do not fit", "late duplicates and forged packets; if connections hang, see whether their packets take another way in one direction"},
+	NATExhausted:         {"nat_exhausted", "no port of the node's is left to translate a connection to that destination with", "widen nat.ports, or look for a pod that opens connections without end: see 'culvert flow'"},
 	FlowLimit:            {"flow_limit", "the pod that the connection comes from, or for TCP and SCTP from the wire is for, has as many half-open ones as one pod may have, an eighth of flows.capacity", "the pod scans or floods: see 'culvert flow --state SYN_SENT'; otherwise raise flows.capacity"},
 	ICMPUnrelated:        {"icmp_unrelated", "an ICMP error that quotes no packet of a known connection", "late or forged errors; expected for a moment after a restart"},
 

@@ -151,7 +151,7 @@ func TestCapture(t *testing.T) {
 	}
 	must(t, from.Netns, "ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", to.Addr.String())
 	_, _ = netns(from.Netns, "ping", "-n", "-c", "1", "-W", "1", "-t", "1", to.Addr.String()) // which fails
-	_, _ = netns(from.Netns, "ping", "-n", "-c", "1", "-W", "1", "10.99.0.1")
+	_, _ = netns(from.Netns, "ping", "-n", "-c", "1", "-W", "1", "10.244.99.1")
 	transfer(t, from.Netns, to.Netns, to.Addr.String(), 2, 1<<20)
 	for i, r := range captures {
 		if frames, missed := r.stop(); frames == 0 || missed != 0 && i != 1 { // of the bulk a busy machine may miss some
@@ -169,11 +169,11 @@ func TestCapture(t *testing.T) {
 			fmt.Sprintf("eth0 %s>%s ttl 64, %s%s>%s ttl 63, EchoReply seq %d", nb, na, vxlan, b, a, seq),
 			fmt.Sprintf("%s %s>%s ttl 62, EchoReply seq %d", port, b, a, seq))
 	}
-	for _, probe := range []string{b + " ttl 1", "10.99.0.1 ttl 64"} {
+	for _, probe := range []string{b + " ttl 1", "10.244.99.1 ttl 64"} {
 		seen := fmt.Sprintf("%s %s>%s, EchoRequest seq 1", port, a, probe)
 		want = append(want, seen, seen) // received, and dropped
 		answer := "TimeExceeded(TTLExceeded)"
-		if strings.HasPrefix(probe, "10.99") {
+		if strings.HasPrefix(probe, "10.244.99") {
 			answer = "DestinationUnreachable(Net)"
 		}
 		want = append(want, fmt.Sprintf("%s %s>%s ttl 64, %s seq 0", port, na, a, answer))

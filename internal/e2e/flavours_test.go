@@ -148,7 +148,7 @@ func testCalicoCluster(t *testing.T, mode string) {
 	wants(t, n, "neigh", "10.244.186.128 dev vxlan lladdr "+macMaster+" PERMANENT", "10.244.50.128 dev vxlan lladdr "+macWorker2+" PERMANENT")
 	wants(t, n, "route", "10.244.186.128/26 via 192.168.0.40 dev eth0 encap vxlan id 4096 lladdr "+macMaster+" proto culvert mtu 1450",
 		"10.244.50.128/26 via 192.168.0.42 dev eth0 encap vxlan id 4096 lladdr "+macWorker2+" proto culvert mtu 1450",
-		"blackhole 10.244.127.64/26 proto culvert", "local 10.244.127.64 proto kernel")
+		"blackhole 10.244.127.64/26 proto culvert", "local 10.244.127.64 dev culvert0 proto kernel")
 	routes := map[string]api.Route{}
 	for _, r := range culvertJSON[[]api.Route](t, n, "route") {
 		routes[r.Dst] = r

@@ -104,7 +104,7 @@ func TestVanishedPodCostsOnlyItself(t *testing.T) {
 	must(t, n.Netns, "ip", "link", "del", gone)
 	must(t, n.Pods[2].Netns, "ip", "link", "del", "eth0")
 	eventually(t, "the ports are gone", func() error {
-		if ports := culvertJSON[[]api.Port](t, n, "port"); len(ports) != 3 { // uplink and two pods
+		if ports := culvertJSON[[]api.Port](t, n, "port"); len(ports) != 4 { // uplink, host and two pods
 			return fmt.Errorf("%d ports", len(ports))
 		}
 		return nil

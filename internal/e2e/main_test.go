@@ -63,10 +63,16 @@ type cluster struct {
 // agents' logs and drop counters are shown.
 func up(t *testing.T, opts lab.Options) *cluster {
 	t.Helper()
+	return upFrom(t, binDir, opts)
+}
+
+// upFrom is up with programs of another directory.
+func upFrom(t *testing.T, bin string, opts lab.Options) *cluster {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces and needs root: sudo make test")
 	}
-	opts.BinDir = binDir
+	opts.BinDir = bin
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	l, err := lab.Up(ctx, opts)

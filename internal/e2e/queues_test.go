@@ -90,7 +90,7 @@ func TestUplinkChanges(t *testing.T) {
 	became("the MTU is known", func(p api.Port) bool { return p.MTU == 1480 })
 	must(t, n.Netns, "ip", "link", "set", "eth0", "address", "02:00:00:00:77:01")
 	became("the MAC is known", func(p api.Port) bool { return p.MAC == "02:00:00:00:77:01" })
-	if ports := culvertJSON[[]api.Port](t, n, "port"); len(ports) != 1+len(n.Pods) {
+	if ports := culvertJSON[[]api.Port](t, n, "port"); len(ports) != 2+len(n.Pods) { // the uplink, the host, and the pods
 		t.Errorf("%d ports", len(ports))
 	}
 }

@@ -19,8 +19,9 @@ const (
 	maxFeatures = 512
 )
 
-// Set switches offloads of a device of the calling thread's namespace on or off, and
-// makes sure of the first. One that this kernel does not know is skipped.
+// Set switches offloads of a device of the calling thread's namespace on or off, those
+// that are not yet so, and makes sure of the first. One that this kernel does not know
+// is skipped.
 func Set(dev string, want bool, names ...string) error {
 	e, err := open(dev)
 	if err != nil {
@@ -31,17 +32,23 @@ func Set(dev string, want bool, names ...string) error {
 	if err != nil {
 		return fmt.Errorf("offloads of %s: %w", dev, err)
 	}
+	on, err := e.active(len(index))
+	if err != nil {
+		return fmt.Errorf("offloads of %s: %w", dev, err)
+	}
 	var bits []int
 	for _, name := range names {
-		if bit, ok := index[name]; ok {
+		if bit, ok := index[name]; ok && on[bit] != want {
 			bits = append(bits, bit)
 		}
+	}
+	if len(bits) == 0 {
+		return nil
 	}
 	if err := e.set(len(index), bits, want); err != nil {
 		return fmt.Errorf("switching offloads of %s: %w", dev, err)
 	}
-	on, err := e.active(len(index))
-	if err != nil {
+	if on, err = e.active(len(index)); err != nil {
 		return fmt.Errorf("offloads of %s: %w", dev, err)
 	}
 	if bit, ok := index[names[0]]; ok && on[bit] != want {

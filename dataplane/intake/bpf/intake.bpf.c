@@ -227,12 +227,13 @@ static __always_inline int ours(struct __sk_buff *skb)
 	if (target_of((void *)(long)skb->data, (void *)(long)skb->data_end, 1, &end.to) &&
 	    bpf_map_lookup_elem(&endpoints, &end))
 		return 1;
-	return for_pods(&end.to);
+	return for_pods(&end.to) || for_own((void *)(long)skb->data, (void *)(long)skb->data_end, 1, &end.to);
 }
 
-/* HEADERS is how far the headers reach that ours reads, options included. Of a
- * frame with fragments the kernel may keep fewer in the linear part. */
-enum { HEADERS = 14 + 4 + 60 + 8 };
+/* HEADERS is how far the headers reach that ours reads, options included, and QUOTED
+ * those that an ICMP error quotes. Of a frame with fragments the kernel may keep fewer
+ * in the linear part. */
+enum { HEADERS = 14 + 4 + 60 + 8, QUOTED = HEADERS + 60 + 8 };
 
 /* take_uplink writes by helper, not into the packet: a program that does the
  * latter has every cloned frame copied before it runs, the kernel's as well
@@ -240,7 +241,7 @@ enum { HEADERS = 14 + 4 + 60 + 8 };
 SEC("tcx/ingress")
 int take_uplink(struct __sk_buff *skb)
 {
-	__u32 want = skb->len < HEADERS ? skb->len : HEADERS;
+	__u32 reach = translating ? QUOTED : HEADERS, want = skb->len < reach ? skb->len : reach;
 	__u32 ifindex = skb->ifindex, queue;
 	struct counter *counter;
 	struct port *port;

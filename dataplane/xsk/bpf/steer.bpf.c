@@ -2,7 +2,7 @@
  *
  * steer_uplink takes from a NIC only what is ours: UDP datagrams and IPIP packets whose
  * outer destination is in the map "endpoints", and what is for an address in the
- * map "prefixes". Everything else, fragments of tunnel packets included, goes to the
+ * map "prefixes" or a port of the map "own_ports". Everything else, fragments of tunnel packets included, goes to the
  * kernel, so that the node stays reachable whatever becomes of Culvert. steer_pod takes everything from a pod's veth.
  *
  * Both look for the socket of the frame's receive queue in the map "sockets".
@@ -35,9 +35,10 @@ int steer_uplink(struct xdp_md *ctx)
 {
 	struct target to = {};
 
-	int known = target_of((void *)(long)ctx->data, (void *)(long)ctx->data_end, 2, &to);
+	void *at = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	int known = target_of(at, end, 2, &to);
 
-	if (!(known && bpf_map_lookup_elem(&endpoints, &to)) && !for_pods(&to))
+	if (!(known && bpf_map_lookup_elem(&endpoints, &to)) && !for_pods(&to) && !for_own(at, end, 2, &to))
 		return XDP_PASS;
 	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 }
