@@ -194,6 +194,9 @@ func (a *Agent) viewBlocks(ctx context.Context, v *ipamcheck.View, out *api.IPAM
 		out.Skipped = append(out.Skipped, fmt.Sprintf("Calico's blocks and handles: %v", err))
 		return
 	}
+	if audit.Partly != nil {
+		out.Skipped = append(out.Skipped, fmt.Sprintf("handles without addresses: %v", audit.Partly))
+	}
 	v.Blocks, v.Handles, v.Owed = []ipamcheck.Block{}, audit.Handles, audit.Owed
 	for _, b := range audit.Blocks {
 		block := ipamcheck.Block{CIDR: b.CIDR.String(), Own: b.Own}
