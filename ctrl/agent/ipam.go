@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"culvert/ctrl/api"
@@ -195,6 +194,9 @@ func (a *Agent) viewBlocks(ctx context.Context, v *ipamcheck.View, out *api.IPAM
 		out.Skipped = append(out.Skipped, fmt.Sprintf("Calico's blocks and handles: %v", err))
 		return
 	}
+	if audit.Partly != nil {
+		out.Skipped = append(out.Skipped, fmt.Sprintf("handles without addresses: %v", audit.Partly))
+	}
 	v.Blocks, v.Handles, v.Owed = []ipamcheck.Block{}, audit.Handles, audit.Owed
 	for _, b := range audit.Blocks {
 		block := ipamcheck.Block{CIDR: b.CIDR.String(), Own: b.Own}
@@ -232,16 +234,13 @@ func (a *Agent) podObject(ctx context.Context, namespace, name string) (*ipamche
 
 // podDevices are the node's devices that are ends of pods' veths, by their alias.
 func podDevices() (all []ipamcheck.Link, err error) {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range links {
-		if alias := l.Attrs().Alias; l.Type() == "veth" && strings.HasPrefix(alias, podlink.AliasPrefix) {
-			all = append(all, ipamcheck.Link{Name: l.Attrs().Name, Alias: strings.TrimPrefix(alias, podlink.AliasPrefix)})
+	left, err := podlink.Leftovers()
+	for _, l := range left {
+		if l.Made == podlink.MadeForPod {
+			all = append(all, ipamcheck.Link{Name: l.Name, Alias: strings.TrimPrefix(l.Alias, podlink.AliasPrefix)})
 		}
 	}
-	return all, nil
+	return all, err
 }
 
 // repairAddresses frees what is certainly nobody's: it is looked at once more, under the

@@ -2,9 +2,12 @@ package calicoipam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"culvert/ctrl/source"
 )
@@ -25,11 +28,13 @@ type Held struct {
 }
 
 // Audit is what the API server has of Calico's IPAM, as far as it concerns this node, and
-// which handles are just about to be written. It reads every block and handle.
+// which handles are just about to be written. It reads every block and handle; where it may
+// not list handles, those of this node's addresses.
 type Audit struct {
 	Blocks  []Held
 	Handles map[string]map[string]int // addresses by handle and block
 	Owed    map[string]bool
+	Partly  error // why not all handles were read
 }
 
 // Audit reads the IPAM's objects; errors are those of the Store.
@@ -53,6 +58,10 @@ func (k *Keeper) Audit(ctx context.Context) (*Audit, error) {
 		}
 	}
 	handles, err := k.cfg.Store.List(ctx, KindHandle, nil)
+	if errors.Is(err, ErrRefused) {
+		out.Partly = err
+		handles, err = k.ownHandles(ctx, out.Blocks)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("IPAMHandles: %w", err)
 	}
@@ -64,6 +73,26 @@ func (k *Keeper) Audit(ctx context.Context) (*Audit, error) {
 	}
 	note()
 	return out, nil
+}
+
+// ownHandles are those of this node's addresses, each read by itself.
+func (k *Keeper) ownHandles(ctx context.Context, blocks []Held) (all []*unstructured.Unstructured, err error) {
+	known := map[string]bool{}
+	for _, b := range blocks {
+		for _, g := range b.Given {
+			if g.Attrs["node"] != k.cfg.Node || g.Handle == "" || known[g.Handle] {
+				continue
+			}
+			known[g.Handle] = true
+			obj, err := k.cfg.Store.Get(ctx, handleRef(g.Handle))
+			if err == nil {
+				all = append(all, obj)
+			} else if !errors.Is(err, ErrNotFound) {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
 }
 
 // add takes up a block if it is of interest to a node.

@@ -2,6 +2,7 @@ package calicoipam_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"culvert/ctrl/calicoipam"
@@ -29,6 +30,18 @@ func TestAudit(t *testing.T) {
 	i := slices.IndexFunc(audit.Blocks[0].Given, func(g calicoipam.Given) bool { return g.Addr == a })
 	if g := audit.Blocks[0].Given[i]; g.Handle != handle || g.Attrs["pod"] != "a" || g.Released {
 		t.Errorf("%+v", g)
+	}
+	if audit.Partly != nil || len(audit.Handles) != 4 {
+		t.Errorf("%d handles, %v", len(audit.Handles), audit.Partly)
+	}
+	m.Fail = func(_ int, what string) (error, bool) {
+		if strings.HasPrefix(what, "list IPAMHandle") {
+			return calicoipam.ErrRefused, false
+		}
+		return nil, false
+	}
+	if audit, err = w.Audit(t.Context()); err != nil || audit.Partly == nil || len(audit.Handles) != 3 {
+		t.Fatalf("without the permission to list: %v, %+v", err, audit)
 	}
 	if audit.Handles[handle][audit.Blocks[0].CIDR.String()] != 1 || audit.Owed[handle] || !audit.Owed[calicoipam.PodHandle("k8s-pod-network", "node-0b")] {
 		t.Errorf("handles %v, owed %v", audit.Handles, audit.Owed)

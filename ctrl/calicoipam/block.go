@@ -216,12 +216,18 @@ type holder struct {
 	handle string
 	seq    uint64
 	attrs  map[string]string
+	// released is since when nobody uses it any more, as somebody has written; zero: it is in use.
+	released time.Time
 }
 
 func (b *block) holders() (all []holder) {
 	for ord := range b.spec.Allocations {
 		if at := b.attributes(ord); at != nil {
-			all = append(all, holder{b.addr(ord), handleOf(at), b.spec.SequenceNumberForAllocation[strconv.Itoa(ord)], at.Secondary})
+			h := holder{b.addr(ord), handleOf(at), b.spec.SequenceNumberForAllocation[strconv.Itoa(ord)], at.Secondary, time.Time{}}
+			if at.ReleasedAt != nil {
+				h.released = at.ReleasedAt.Time
+			}
+			all = append(all, h)
 		}
 	}
 	return all

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // Of the cluster's cool-down another block is claimed; of the node's own only the
@@ -41,4 +43,37 @@ func TestCooldown(t *testing.T) {
 		}
 		clean(t, m)
 	}
+}
+
+// An address that somebody else has cool down is left alone for the cluster's time, and
+// then taken back.
+func TestReleasedByOthers(t *testing.T) {
+	m, clk := cluster(1, pool("p", "10.1.0.0/28", 30, "vxlanMode", "Never")), newClock()
+	m.Put(object("IPAMConfig", "default", map[string]any{"ipCooldownSeconds": int64(3600)}))
+	w := newNode(t, m, 0, clk)
+	mustPass(t, w)
+	mustAssign(t, client(m, 0, clk), request("node-0", "old"))
+	block := m.All("IPAMBlock")[0]
+	attrs, _, _ := unstructured.NestedSlice(block.Object, "spec", "attributes")
+	attrs[0].(map[string]any)["releasedAt"] = clk.now().Format(time.RFC3339)
+	if err := unstructured.SetNestedSlice(block.Object, attrs, "spec", "attributes"); err != nil {
+		t.Fatal(err)
+	}
+	m.Put(block)
+	for range 3 {
+		clk.pass(16 * time.Minute)
+		mustPass(t, w)
+		mustAdd(t, w, fmt.Sprint("p", clk.now().Minute()))
+	}
+	if len(m.All("IPAMBlock")) != 1 || len(m.All("IPAMHandle")) != 4 {
+		t.Errorf("%d handles in %d blocks", len(m.All("IPAMHandle")), len(m.All("IPAMBlock")))
+	}
+	for range 2 {
+		clk.pass(16 * time.Minute)
+		mustPass(t, w)
+	}
+	if n := len(m.All("IPAMHandle")); n != 3 {
+		t.Errorf("%d handles in the end", n)
+	}
+	clean(t, m)
 }

@@ -245,6 +245,9 @@ func (k *Keeper) compare(ctx context.Context, blocks []*block) error {
 	seen := map[string]time.Time{}
 	for _, b := range blocks {
 		for _, h := range b.holders() {
+			if k.cfg.Now().Sub(h.released) < k.Cooldown() {
+				continue // somebody has it cool down
+			}
 			if h.handle == "" || h.attrs["node"] != k.cfg.Node || h.attrs["pod"] == "" || handles[h.handle] != nil {
 				continue
 			}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -49,6 +51,17 @@ func inconsistent(t *testing.T, server *kubetest.Server) error {
 		return fmt.Errorf("%d handles; want the tunnel's and the pod's", len(lists[1]))
 	}
 	return nil
+}
+
+// found is what culvert ipam check finds, the blocks and handles at the API server included.
+func found(t *testing.T, n *lab.Node) []api.IPAMFinding {
+	t.Helper()
+	out, _ := exec.Command(filepath.Join(binDir, "culvert"), "--socket", n.Socket, "ipam", "check", "-o", "json").Output() // exits with 1
+	var v api.IPAMCheck
+	if err := json.Unmarshal(out, &v); err != nil || len(v.Skipped) > 0 || !slices.Contains(v.Compared, "Pods at the API server") {
+		t.Fatalf("ipam check: %v: %s", err, out)
+	}
+	return v.Findings
 }
 
 // A Culvert node joins a Calico cluster of kernel nodes with nothing but a Node and an
@@ -111,6 +124,17 @@ func TestKubeCalicoIPAM(t *testing.T) {
 	again()
 	ping()
 	consistent()
+	// The API server knows no such pod, until it does.
+	if f := found(t, n); len(f) != 1 || f[0].Kind != "pod_gone" || f[0].Address != pod.Addr.String() {
+		t.Errorf("ipam check finds %+v", f)
+	}
+	server.Apply(t, `{apiVersion: v1, kind: Pod, metadata: {name: any, namespace: lab}, spec: {nodeName: worker1, containers: [{name: c, image: none}]}}`)
+	if f := found(t, n); len(f) != 0 {
+		t.Errorf("ipam check finds %+v", f)
+	}
+	if a := culvertJSON[api.IPAMAddress](t, n, "ipam", "show", pod.Addr.String()); a.State != "used" || a.Kind != "block" || a.Handle != "culvert."+pod.ContainerID {
+		t.Errorf("%+v", a)
+	}
 	handles, err := server.Objects(t).Resource(schema.GroupVersionResource{Group: "crd.projectcalico.org", Version: "v1", Resource: "ipamhandles"}).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)

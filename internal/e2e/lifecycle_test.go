@@ -2,8 +2,12 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -95,6 +99,9 @@ func TestVanishedPodCostsOnlyItself(t *testing.T) {
 	noise := startPing(n.Pods[1].Netns, b.Addr.String())
 	more := startPing(n.Pods[2].Netns, b.Addr.String())
 	time.Sleep(300 * time.Millisecond)
+	if out := culvert(t, n, "ipam", "check"); !strings.Contains(out, "compared: 4 records of pods, 4 owners of addresses, 4 links") {
+		t.Errorf("ipam check of a node in order: %s", out)
+	}
 	var gone string
 	for _, p := range culvertJSON[[]api.Pod](t, n, "pod") {
 		if p.Addrs[0] == n.Pods[1].Addr.String() {
@@ -116,10 +123,50 @@ func TestVanishedPodCostsOnlyItself(t *testing.T) {
 		t.Errorf("the pod next to them got %d of %d pings answered", received, sent)
 	}
 	transfer(t, n.Pods[3].Netns, b.Netns, b.Addr.String(), 1, 1<<20)
+	addressesOfTheVanished(t, n)
 	for _, w := range culvertJSON[api.Status](t, n, "status").Workers {
 		if w.Frames.Free > w.Frames.Total {
 			t.Errorf("worker %d has %d of %d frames free", w.ID, w.Frames.Free, w.Frames.Total)
 		}
+	}
+}
+
+// addressesOfTheVanished: the pods whose links are gone keep their addresses; that of the
+// one whose namespace is gone, too, is nobody's, and cools down when it is taken back.
+func addressesOfTheVanished(t *testing.T, n *lab.Node) {
+	t.Helper()
+	check := func(want map[string]string, args ...string) {
+		t.Helper()
+		out, err := exec.Command(filepath.Join(binDir, "culvert"), append([]string{"--socket", n.Socket, "ipam", "check", "-o", "json"}, args...)...).Output()
+		var v api.IPAMCheck
+		var exit *exec.ExitError
+		if bad := json.Unmarshal(out, &v); bad != nil || !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Fatalf("ipam check: %v: %s", err, out)
+		}
+		got := map[string]string{}
+		for _, f := range v.Findings {
+			if got[f.Address] = f.Kind; f.Repaired {
+				got[f.Address] += " repaired"
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("ipam check %v finds %v, want %v", args, got, want)
+		}
+	}
+	first, second := n.Pods[1].Addr.String(), n.Pods[2].Addr.String()
+	check(map[string]string{first: "no_link", second: "no_link"}, "--repair")
+	if out, err := exec.Command("ip", "netns", "del", n.Pods[1].Netns).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	check(map[string]string{first: "no_netns", second: "no_link"})
+	check(map[string]string{first: "no_netns repaired", second: "no_link"}, "--repair")
+	for addr, want := range map[string]string{n.Pods[0].Addr.String(): "used", first: "cooling", second: "used", n.PodCIDR.Addr().String(): "tunnel"} {
+		if a := culvertJSON[api.IPAMAddress](t, n, "ipam", "show", addr); a.State != want || (a.Port != "") != (want == "used") {
+			t.Errorf("%s: %+v, want %s", addr, a, want)
+		}
+	}
+	if p := culvertJSON[api.IPAM](t, n, "ipam").Pools; len(p) != 1 || p[0].Used != 3 || p[0].Cooling != 1 {
+		t.Errorf("pools %+v", p)
 	}
 }
 
