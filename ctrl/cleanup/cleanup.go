@@ -153,7 +153,7 @@ func findLinks(stateDir string) (steps []step, inUse []string, err error) {
 		return nil, nil, err
 	}
 	if there {
-		steps = append(steps, step{Item{Kind: "link", Name: hostlink.Name, What: "the node's own way to pods, with its addresses and routes"}, func() error {
+		steps = append(steps, step{Item{Kind: "link", Name: hostlink.Name, What: "the node's own way to pods, with its addresses and routes, and the table culvert of nftables"}, func() error {
 			_, err := hostlink.Remove()
 			return err
 		}})
