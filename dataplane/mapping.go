@@ -1,0 +1,53 @@
+package dataplane
+
+import (
+	"culvert/dataplane/flow"
+	"culvert/dataplane/frame"
+	"culvert/fib"
+	"culvert/internal/drop"
+	"culvert/internal/packet"
+)
+
+// Ports of the node may be mapped to its pods. The first packet of a connection to one is
+// translated like all that follow it, from wherever it comes: the world, other nodes, and
+// pods. The node's own stack reaches itself without us.
+
+// mapPort makes to, the key of a packet that is of no flow, that of the pod which the
+// node's port is mapped to that the packet is for. What cannot begin a connection is
+// left to the node: of an answer to its own stack, for instance.
+func (w *worker) mapPort(f *frame.Frame, rec *record, to *packet.Key) {
+	node := w.snap.Node()
+	if len(node.Mappings) == 0 || rec.info.Flags&packet.Trackable == 0 || w.in.port.spec.Kind == PortHost {
+		return
+	}
+	m := node.Mapping(to)
+	if m == nil || flow.Begin(&rec.info, w.layer4(f, rec)) != flow.Starts {
+		return
+	}
+	to.Dst, to.DstPort = m.To, m.ToPort
+}
+
+// insertMapped makes a flow of a packet for a mapped port, which becomes one of key to. A pod that
+// comes to itself by a port of the node's has to see somebody else, or it would answer
+// itself. So does one that is connected to the other directly from the same port.
+func (w *worker) insertMapped(rec *record, adj *fib.Adjacency, to *packet.Key) drop.Reason {
+	reply := to.Reverse()
+	if to.Src != to.Dst {
+		if r := w.insertReply(rec, adj, &reply); r != drop.NATExhausted {
+			return r
+		}
+	}
+	return w.masquerade(rec, adj, &reply)
+}
+
+// besideTunnel turns an answer with the node's own address to another node itself away
+// from the tunnel: that node has asked without one, and expects it so (rp_filter).
+func (w *worker) besideTunnel(rec *record, to *packet.Key, id fib.AdjID, adj *fib.Adjacency) (fib.AdjID, *fib.Adjacency) {
+	if !rec.nat || !adj.Kind.Tunnel() || !w.snap.IsPeer(to.Dst) {
+		return id, adj
+	}
+	if host, way := hostAdjacency(w.snap, to.Family == 6); way != nil {
+		return host, way
+	}
+	return id, adj
+}
