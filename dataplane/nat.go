@@ -124,8 +124,12 @@ func (w *worker) insertReply(rec *record, adj *fib.Adjacency, reply *packet.Key)
 // identifier of an echo.
 func hasPorts(k *packet.Key) bool {
 	switch k.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoICMP, packet.ProtoICMPv6:
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
 		return true
+	case packet.ProtoICMP:
+		return k.Family == 4
+	case packet.ProtoICMPv6:
+		return k.Family == 6
 	}
 	return false
 }
