@@ -44,7 +44,7 @@ func newRoot() *cobra.Command {
 	completeEnum(root, "output", a.output.allowed)
 	root.AddCommand(
 		a.statusCommand(), a.portCommand(), a.routeCommand(), a.fdbCommand(), a.neighCommand(),
-		a.peerCommand(), a.podCommand(), a.flowCommand(), a.dropsCommand(), a.explainCommand(),
+		a.peerCommand(), a.podCommand(), a.ipamCommand(), a.flowCommand(), a.dropsCommand(), a.explainCommand(),
 		a.traceCommand(), a.captureCommand(), a.configCommand(), a.cniCommand(), a.doctorCommand(), a.cleanupCommand(), a.labCommand(), a.versionCommand(),
 	)
 	for _, c := range root.Commands() {

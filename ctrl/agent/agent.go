@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"culvert/ctrl/api"
 	"culvert/ctrl/calicoipam"
 	"culvert/ctrl/cniconf"
 	"culvert/ctrl/config"
@@ -97,6 +98,8 @@ type Agent struct {
 	cniProblem string
 	stopping   bool
 	since      map[flavour.Conflict]time.Time // when each was first seen
+	leaks      []api.IPAMFinding              // of the last comparison of addresses
+	compared   time.Time                      // when that was
 }
 
 // checkFrames is the environment variable that turns on the verification of every

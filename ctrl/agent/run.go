@@ -58,6 +58,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return named("underlay", a.underlay.Run(ctx)) })
 		g.Go(func() error { return a.followUnderlay(ctx) })
 		g.Go(func() error { return a.followPods(ctx) })
+		g.Go(func() error { return a.followAddresses(ctx) })
 		g.Go(func() error { return named("host", a.runHost(ctx)) })
 		if a.publisher != nil {
 			g.Go(func() error { return named("publisher", a.publisher.Run(ctx)) })

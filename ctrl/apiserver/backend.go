@@ -29,6 +29,11 @@ type Backend interface {
 	Neighbours() []api.Neighbour
 	Peers() []api.Peer
 	Pods() []api.Pod
+	// IPAM says where pods get addresses from, and IPAMAddress everything of one.
+	IPAM() api.IPAM
+	IPAMAddress(addr netip.Addr) api.IPAMAddress
+	// IPAMCheck compares what says who has which address.
+	IPAMCheck(ctx context.Context, req api.IPAMCheckRequest) (api.IPAMCheck, error)
 	// FlushFlows forgets the flows that match and says how many there were.
 	FlushFlows(filter api.FlowFilter) (int, error)
 	// WatchFlows emits what happens to flows that match, until ctx ends, which is no

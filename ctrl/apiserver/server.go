@@ -29,15 +29,12 @@ func Handler(b Backend) http.Handler {
 	mux.HandleFunc("GET /v1/pods", list(b.Pods))
 	mux.HandleFunc("GET /v1/drops", list(b.Drops))
 	mux.HandleFunc("GET /v1/config", get(b.Config))
-	mux.HandleFunc("GET /v1/route", func(w http.ResponseWriter, r *http.Request) {
-		text := r.URL.Query().Get("address")
-		addr, err := netip.ParseAddr(text)
-		if err != nil || addr.Zone() != "" {
-			fail(w, api.Invalid("address: %q is no IP address", text))
-			return
-		}
-		answer(w)(b.RouteGet(addr.Unmap()))
-	})
+	mux.HandleFunc("GET /v1/route", ofAddress(func(addr netip.Addr) (any, error) { return b.RouteGet(addr) }))
+	mux.HandleFunc("GET /v1/ipam", get(b.IPAM))
+	mux.HandleFunc("GET /v1/ipam/address", ofAddress(func(addr netip.Addr) (any, error) { return b.IPAMAddress(addr), nil }))
+	mux.HandleFunc("POST /v1/ipam/check", post(func(r *http.Request, req api.IPAMCheckRequest) (any, error) {
+		return b.IPAMCheck(r.Context(), req)
+	}))
 	mux.HandleFunc("GET /v1/flows", filtered(func(w http.ResponseWriter, _ *http.Request, filter api.FlowFilter) {
 		stream(w, b.Flows(filter))
 	}))
@@ -73,6 +70,19 @@ func withArrays(s api.Status) api.Status {
 		s.Uplinks = []api.Uplink{}
 	}
 	return s
+}
+
+// ofAddress hands the query's address on.
+func ofAddress(do func(netip.Addr) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		text := r.URL.Query().Get("address")
+		addr, err := netip.ParseAddr(text)
+		if err != nil || addr.Zone() != "" {
+			fail(w, api.Invalid("address: %q is no IP address", text))
+			return
+		}
+		answer(w)(do(addr.Unmap()))
+	}
 }
 
 // filtered hands the query's filter on.

@@ -56,6 +56,7 @@ func TestGetsOverTheSocket(t *testing.T) {
 		"/v1/status": a.State, "/v1/ports": a.PortList, "/v1/routes": a.RouteList, "/v1/fdb": a.FDBList,
 		"/v1/neighbours": a.Neighs, "/v1/peers": a.PeerList, "/v1/pods": a.PodList, "/v1/flows": a.FlowList,
 		"/v1/drops": a.DropList, "/v1/flows?proto=tcp": a.FlowList[:1], "/v1/route?address=10.244.2.3": a.RouteList[3],
+		"/v1/ipam": a.Addresses, "/v1/ipam/address?address=10.244.1.3": a.AddressList[1],
 		"/v1/route?address=::ffff:10.244.2.3": a.RouteList[3],
 	} {
 		got := reflect.New(reflect.TypeOf(want))
@@ -100,7 +101,12 @@ func TestPosts(t *testing.T) {
 	if err := c.Post(t.Context(), api.PathCNI, &cni, &response); err != nil || !reflect.DeepEqual(response, a.CNIValue) {
 		t.Errorf("cni: %+v, %v", response, err)
 	}
-	if got, want := a.Seen(), []any{filter, trace, cni}; !reflect.DeepEqual(got, want) {
+	check := api.IPAMCheckRequest{Repair: true}
+	var compared api.IPAMCheck
+	if err := c.Post(t.Context(), "/v1/ipam/check", &check, &compared); err != nil || len(compared.Findings) != 2 || !compared.Findings[0].Repaired {
+		t.Errorf("ipam check: %+v, %v", compared, err)
+	}
+	if got, want := a.Seen(), []any{filter, trace, cni, check}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the agent saw %+v, want %+v", got, want)
 	}
 }

@@ -86,29 +86,19 @@ func (c *Client) Assign(ctx context.Context, r Request) (given []netip.Addr, err
 }
 
 // assignAny gives an address of an own block, else of a new one, else of another
-// node's if that is allowed.
+// node's if that is allowed. An address that cools down gives way when the own blocks
+// have no other, and where the cluster asks for a cool-down, when no block can be
+// claimed, either.
 func (c *Client) assignAny(ctx context.Context, s *settings, pools []pool, r Request, v6 bool) (netip.Addr, error) {
 	first := func(b *block) (netip.Addr, bool) { return b.next(c.notFree(s)) }
-	own, err := c.affinities(ctx)
-	if err != nil {
-		return netip.Addr{}, err
+	got, blocks, err := c.assignOwn(ctx, pools, r, func(b *block) (netip.Addr, bool) { return b.next(c.notCold(s)) })
+	if errors.Is(err, errNoRoom) && s.cooldown == 0 {
+		got, blocks, err = c.assignOwn(ctx, pools, r, first)
 	}
-	blocks := 0
-	for _, a := range slices.Clone(own) {
-		if !inPools(pools, a.cidr) {
-			continue
-		}
-		blocks++
-		got, err := c.assignFrom(ctx, a, r, first)
-		if err == nil || !errors.Is(err, errNoRoom) {
-			return got, err
-		}
+	if !errors.Is(err, errNoRoom) {
+		return got, err
 	}
-	exhausted := fmt.Errorf("%w in the blocks of this node, and it can claim no more", ipam.ErrExhausted)
-	if blocks >= s.maxBlocks {
-		return netip.Addr{}, fmt.Errorf("%w: it has %d, the most that a node may have (IPAMConfig maxBlocksPerHost)", exhausted, blocks)
-	}
-	if s.claims {
+	if blocks < s.maxBlocks && s.claims {
 		b, err := c.claimAny(ctx, s, pools)
 		if err == nil {
 			return c.give(ctx, b, r, first)
@@ -117,10 +107,45 @@ func (c *Client) assignAny(ctx context.Context, s *settings, pools []pool, r Req
 			return netip.Addr{}, err
 		}
 	}
+	if s.cooldown > 0 {
+		if got, _, err = c.assignOwn(ctx, pools, r, first); !errors.Is(err, errNoRoom) {
+			return got, err
+		}
+	}
+	exhausted := fmt.Errorf("%w in the blocks of this node, and it can claim no more", ipam.ErrExhausted)
+	if blocks >= s.maxBlocks {
+		return netip.Addr{}, fmt.Errorf("%w: it has %d, the most that a node may have (IPAMConfig maxBlocksPerHost)", exhausted, blocks)
+	}
 	if s.strict {
 		return netip.Addr{}, fmt.Errorf("%w: no block of its pools is free, and strictAffinity forbids to borrow", exhausted)
 	}
 	return c.borrow(ctx, pools, r, first)
+}
+
+// assignOwn gives an address of the node's own blocks in the pools, of which it says
+// how many there are; errNoRoom: pick finds none in any.
+func (c *Client) assignOwn(ctx context.Context, pools []pool, r Request, pick picker) (got netip.Addr, blocks int, err error) {
+	own, err := c.affinities(ctx)
+	if err != nil {
+		return netip.Addr{}, 0, err
+	}
+	for _, a := range slices.Clone(own) {
+		if !inPools(pools, a.cidr) {
+			continue
+		}
+		blocks++
+		got, err := c.assignFrom(ctx, a, r, pick)
+		if err == nil || !errors.Is(err, errNoRoom) {
+			return got, blocks, err
+		}
+	}
+	return netip.Addr{}, blocks, errNoRoom
+}
+
+// notCold are those of notFree, and addresses that cool down.
+func (c *Client) notCold(s *settings) func(netip.Addr) bool {
+	notFree := c.notFree(s)
+	return func(a netip.Addr) bool { return notFree(a) || c.cfg.Cooling(a, s.cooldown) }
 }
 
 // notFree are addresses that are given to nobody, whatever the blocks say.

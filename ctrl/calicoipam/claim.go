@@ -130,7 +130,7 @@ func (c *Client) setState(ctx context.Context, a affinity, state string) (affini
 
 func (c *Client) deleteAffinity(ctx context.Context, a affinity) error {
 	c.own = nil
-	if err := c.cfg.Store.Delete(ctx, a.obj); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := c.remove(ctx, a.obj); err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("BlockAffinity of %s: %w", a.cidr, err)
 	}
 	return nil
@@ -227,7 +227,7 @@ func (c *Client) giveUp(ctx context.Context, node string, cidr netip.Prefix, seq
 	if a, err = c.setState(ctx, a, pendingDeletion); err != nil {
 		return err
 	}
-	if err := c.cfg.Store.Delete(ctx, b.obj); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := c.remove(ctx, b.obj); err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("IPAMBlock %s: %w", cidr, err)
 	}
 	c.cfg.Log.Info("empty block given up", "block", cidr, "node", node)

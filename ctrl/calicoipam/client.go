@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,8 +27,11 @@ type Config struct {
 	// Taken reports addresses that a pod of this node has, whatever the blocks say;
 	// nil: none.
 	Taken func(netip.Addr) bool
-	Now   func() time.Time // nil: the clock
-	Log   *slog.Logger     // nil: nothing is logged
+	// Cooling reports addresses that a pod of this node has released less than a time
+	// ago; 0: the node's own cool-down. nil: none.
+	Cooling func(netip.Addr, time.Duration) bool
+	Now     func() time.Time // nil: the clock
+	Log     *slog.Logger     // nil: nothing is logged
 }
 
 // Client does one node's part of the protocol. It is safe for concurrent use: its
@@ -38,11 +42,13 @@ type Client struct {
 
 	// What was read or written last. Writes compare and swap, so that what is old
 	// costs another look and nothing else.
-	set     *settings
-	own     []affinity
-	ownRead time.Time
-	blocks  map[netip.Prefix]*block
-	handles map[string]*handle
+	set *settings
+	// cooldown is that of the settings that were read last, for who does not wait.
+	cooldown atomic.Int64
+	own      []affinity
+	ownRead  time.Time
+	blocks   map[netip.Prefix]*block
+	handles  map[string]*handle
 }
 
 // tries bounds how often an object that others change is read again.
@@ -63,6 +69,9 @@ func NewClient(cfg Config) *Client {
 	}
 	if cfg.Taken == nil {
 		cfg.Taken = func(netip.Addr) bool { return false }
+	}
+	if cfg.Cooling == nil {
+		cfg.Cooling = func(netip.Addr, time.Duration) bool { return false }
 	}
 	if cfg.Blocks == nil {
 		cfg.Blocks = func() []*source.IPAMBlock { return nil }
@@ -106,12 +115,38 @@ func (c *Client) getBlock(ctx context.Context, cidr netip.Prefix) (*block, error
 		return nil, err
 	}
 	if b.spec.Deleted { // somebody was about to delete it
-		if err := c.cfg.Store.Delete(ctx, obj); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := c.remove(ctx, obj); err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("IPAMBlock %s: %w", cidr, err)
 		}
 		return nil, fmt.Errorf("IPAMBlock %s: %w", cidr, ErrNotFound)
 	}
 	return b, nil
+}
+
+// remove deletes an IPAMBlock, IPAMHandle or BlockAffinity as Calico does
+// (libcalico-go/lib/backend/k8s/resources, the kinds' DeleteKVP): it is marked first, so
+// that who reads it in between, or finds it after a crash, knows that it is nobody's.
+func (c *Client) remove(ctx context.Context, obj *unstructured.Unstructured) error {
+	spec, _ := obj.Object["spec"].(map[string]any)
+	if was := spec["deleted"]; was != true && was != "true" {
+		obj = obj.DeepCopy()
+		mark := any(true)
+		if obj.GetKind() == KindAffinity {
+			mark = "true" // of crd.projectcalico.org/v1
+		}
+		err := unstructured.SetNestedField(obj.Object, mark, "spec", "deleted")
+		if err == nil {
+			obj, err = c.cfg.Store.Update(ctx, obj)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	err := c.cfg.Store.Delete(ctx, obj)
+	if errors.Is(err, ErrNotFound) { // somebody has finished it
+		return nil
+	}
+	return err
 }
 
 // putBlock writes a block by compare-and-swap and remembers it if it is ours.
@@ -151,7 +186,7 @@ func (c *Client) known(ctx context.Context) (map[netip.Prefix]bool, error) {
 	all := map[netip.Prefix]bool{}
 	if objs := c.cfg.Blocks(); objs != nil {
 		for _, obj := range objs {
-			if cidr, what := source.ParseCIDR(obj.Spec.CIDR); what == "" {
+			if cidr, what := source.ParseCIDR(obj.Spec.CIDR); what == "" && !obj.Spec.Deleted {
 				all[cidr] = true
 			}
 		}
@@ -172,7 +207,7 @@ func (c *Client) listBlocks(ctx context.Context) (map[netip.Prefix]seen, error) 
 	}
 	all := map[netip.Prefix]seen{}
 	for _, obj := range objs {
-		if b, err := readBlock(obj); err == nil {
+		if b, err := readBlock(obj); err == nil && !b.spec.Deleted {
 			all[b.cidr] = seen{b.node(), len(b.spec.Unallocated), b.empty(), b.age(c.cfg.Now()), b.spec.SequenceNumber}
 		}
 	}

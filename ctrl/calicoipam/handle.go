@@ -33,7 +33,7 @@ func (c *Client) handle(ctx context.Context, id string) (*handle, error) {
 		return nil, fmt.Errorf("IPAMHandle %s: its spec cannot be read: %w", id, ErrRefused)
 	}
 	if h.spec.Deleted { // somebody was about to delete it
-		if err := c.cfg.Store.Delete(ctx, obj); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := c.remove(ctx, obj); err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("IPAMHandle %s: %w", id, err)
 		}
 		return &handle{spec: source.IPAMHandleSpec{HandleID: id}}, nil
@@ -79,8 +79,12 @@ func (c *Client) writeHandle(ctx context.Context, h *handle, change func(map[str
 	case obj == nil && len(spec.Block) == 0:
 		return nil
 	case len(spec.Block) == 0:
+		obj = obj.DeepCopy()
 		delete(c.handles, spec.HandleID)
-		if err = c.cfg.Store.Delete(ctx, obj); errors.Is(err, ErrNotFound) {
+		if err = writeSpec(obj, &spec); err != nil {
+			return err
+		}
+		if err = c.remove(ctx, obj); errors.Is(err, ErrNotFound) {
 			return nil
 		}
 		return err

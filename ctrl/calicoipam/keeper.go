@@ -29,7 +29,7 @@ type Pod struct {
 
 // KeeperConfig is what a Keeper works with.
 type KeeperConfig struct {
-	Config // Taken is the keeper's own
+	Config // Taken and Cooling are the keeper's own
 	// StateDir gets a directory of what is owed to the API server.
 	StateDir string
 	// Local is the truth on this node about who has what.
@@ -95,6 +95,7 @@ func NewKeeper(cfg KeeperConfig) (*Keeper, error) {
 		cfg.Now = time.Now
 	}
 	cfg.Taken = func(a netip.Addr) bool { _, taken := cfg.Local.Owner(a); return taken }
+	cfg.Cooling = cfg.Local.Cooling
 	k := &Keeper{
 		cfg: cfg, client: NewClient(cfg.Config), ledger: ledger{filepath.Join(cfg.StateDir, "calico-ipam")},
 		kick: make(chan struct{}, 1), full: true, leaks: map[string]time.Time{},

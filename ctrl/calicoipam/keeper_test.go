@@ -77,7 +77,7 @@ func TestKeeperOnline(t *testing.T) {
 	w.del(t, "a")
 	calls = m.Calls()
 	mustPass(t, w)
-	if n := m.Calls() - calls; n > 2 {
+	if n := m.Calls() - calls; n > 3 {
 		t.Errorf("the DEL took %d requests", n)
 	}
 	if owner(m, a) != "" {

@@ -245,7 +245,7 @@ func (k *Keeper) compare(ctx context.Context, blocks []*block) error {
 	seen := map[string]time.Time{}
 	for _, b := range blocks {
 		for _, h := range b.holders() {
-			if h.attrs["node"] != k.cfg.Node || h.attrs["pod"] == "" || handles[h.handle] != nil {
+			if h.handle == "" || h.attrs["node"] != k.cfg.Node || h.attrs["pod"] == "" || handles[h.handle] != nil {
 				continue
 			}
 			if err := k.leaked(ctx, b, h, seen); err != nil {

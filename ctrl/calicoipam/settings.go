@@ -21,6 +21,7 @@ type settings struct {
 	claims    bool // new blocks are claimed
 	maxBlocks int  // of a family
 	reserved  []netip.Prefix
+	cooldown  time.Duration // the cluster's; 0: there is none
 }
 
 // pool is an IPPool as this node may use it.
@@ -62,6 +63,7 @@ func (c *Client) settings(ctx context.Context) (*settings, error) {
 		return nil, err
 	}
 	c.set = s
+	c.cooldown.Store(int64(s.cooldown))
 	return s, nil
 }
 
@@ -84,6 +86,7 @@ func (c *Client) readConfig(ctx context.Context, s *settings) error {
 	if spec.MaxBlocksPerHost > 0 {
 		s.maxBlocks = spec.MaxBlocksPerHost
 	}
+	s.cooldown = time.Duration(max(0, spec.IPCooldownSeconds)) * time.Second
 	return nil
 }
 

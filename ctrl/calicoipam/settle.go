@@ -116,7 +116,7 @@ func (c *Client) releaseFrom(ctx context.Context, cidr netip.Prefix, id string, 
 			continue
 		}
 		if b.empty() && b.spec.Affinity == nil { // nobody's any more
-			if err = c.cfg.Store.Delete(ctx, b.obj); err != nil {
+			if err = c.remove(ctx, b.obj); err != nil {
 				err = fmt.Errorf("IPAMBlock %s: %w", cidr, err)
 			}
 		} else {

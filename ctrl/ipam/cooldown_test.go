@@ -185,8 +185,11 @@ func TestLook(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", addr, got, want)
 		}
 	}
-	if until, ok := a.Cooling(netip.MustParseAddr("10.244.1.3"), time.Minute); !ok || !until.Equal(clk.at.Add(time.Minute)) {
-		t.Errorf("cooling until %v, %v", until, ok)
+	clk.pass(time.Second)
+	for d, want := range map[time.Duration]bool{0: true, time.Second: false, 2 * time.Second: true} {
+		if a.Cooling(netip.MustParseAddr("10.244.1.3"), d) != want {
+			t.Errorf("cooling for %v: %v", d, !want)
+		}
 	}
 	if fmt.Sprint(a.Owners()) != "map[a:[10.244.1.2]]" {
 		t.Errorf("owners %v", a.Owners())

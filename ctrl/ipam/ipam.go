@@ -86,19 +86,29 @@ func (a *Allocator) SetCooldown(d time.Duration, now func() time.Time) {
 	}
 }
 
+// Cooldown is what SetCooldown set.
+func (a *Allocator) Cooldown() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cooldown
+}
+
 // cold is the time up to which what was released has cooled down.
 func (a *Allocator) cold() time.Time { return a.now().Add(-a.cooldown) }
 
-// Cooling reports whether an address was released less than d ago, and when it is free then.
-func (a *Allocator) Cooling(addr netip.Addr, d time.Duration) (until time.Time, ok bool) {
+// Cooling reports whether an address was released less than d ago; 0: than the cool-down.
+func (a *Allocator) Cooling(addr netip.Addr, d time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.holder(addr)
 	if p == nil {
-		return time.Time{}, false
+		return false
+	}
+	if d == 0 {
+		d = a.cooldown
 	}
 	at, ok := p.since(addr)
-	return at.Add(d), ok && a.now().Before(at.Add(d))
+	return ok && a.now().Before(at.Add(d))
 }
 
 // SetCIDRs is SetPools with pod CIDRs.

@@ -37,6 +37,8 @@ var (
 	narrowed   = describe("peers_path_mtu", "Peers whose path MTU is known from ICMP errors.")
 	conflicts  = describe("conflicts", "What of the cluster's objects this node cannot carry out, by kind of object; 'culvert status' says what is wrong.", "kind")
 	pods       = describe("pods", "Pods attached to this node.")
+	addresses  = describe("ipam_addresses", "Addresses of this node's pod CIDRs or blocks, by state: used, cooling (released a short while ago), free, reserved.", "state")
+	leaked     = describe("ipam_findings", "What does not fit of addresses, records, links and namespaces of this node's pods, by kind, as compared every five minutes; 'culvert ipam check' says what.", "kind")
 	ready      = describe("ready", "1 while the node carries pod traffic as configured.")
 	stale      = describe("config_stale", "1 while the last reading of the source failed and older objects are in force.")
 	objects    = describe("source_objects", "Objects in force, by kind.", "kind")
@@ -59,7 +61,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		rxPackets, rxBytes, txPackets, txBytes, ringFull, drops, flows, flowCap, flowFails, inserts, refusals, flowEnds,
-		routes, peers, outerErrs, outerFrags, narrowed, conflicts, pods, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
+		routes, peers, outerErrs, outerFrags, narrowed, conflicts, pods, addresses, leaked, ready, stale, objects, lists, resumes, busy, burstSize, sleeps, bigFrames, datagrams, heldFrags, lostFrags, freeFrames, allFrames,
 		captures, capMissed,
 	} {
 		ch <- d
@@ -80,6 +82,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, narrowed, float64(s.Outer.Narrowed))
 	collectConflicts(ch, s.Conflicts)
 	gauge(ch, pods, float64(s.Pods))
+	collectIPAM(ch, c.source.IPAM())
 	gauge(ch, ready, oneIf(s.Ready))
 	gauge(ch, stale, oneIf(s.Stale))
 	for _, k := range s.Objects {
@@ -96,6 +99,22 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range s.Workers {
 		collectWorker(ch, &s.Workers[i])
+	}
+}
+
+func collectIPAM(ch chan<- prometheus.Metric, view api.IPAM) {
+	var sum [4]float64
+	for i := range view.Pools {
+		p := &view.Pools[i]
+		for j, n := range []uint64{p.Used, p.Cooling, p.Free, p.Reserved} {
+			sum[j] += float64(n)
+		}
+	}
+	for j, state := range []string{"used", "cooling", "free", "reserved"} {
+		gauge(ch, addresses, sum[j], state)
+	}
+	for kind, n := range view.Findings {
+		gauge(ch, leaked, float64(n), kind)
 	}
 }
 

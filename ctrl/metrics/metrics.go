@@ -28,6 +28,7 @@ type Source interface {
 	// RouteCounts is the number of routes by kind.
 	RouteCounts() map[string]int
 	CaptureStats() api.CaptureStats
+	IPAM() api.IPAM
 }
 
 // Metrics is the agent's set. Its methods are safe for concurrent use.

@@ -56,6 +56,16 @@ culvert_flow_refusals_total{reason="limit"} 2
 culvert_flows{state="established"} 1
 culvert_flows{state="icmp"} 1
 culvert_flows{state="udp"} 1
+# HELP culvert_ipam_addresses Addresses of this node's pod CIDRs or blocks, by state: used, cooling (released a short while ago), free, reserved.
+# TYPE culvert_ipam_addresses gauge
+culvert_ipam_addresses{state="cooling"} 2
+culvert_ipam_addresses{state="free"} 250
+culvert_ipam_addresses{state="reserved"} 3
+culvert_ipam_addresses{state="used"} 1
+# HELP culvert_ipam_findings What does not fit of addresses, records, links and namespaces of this node's pods, by kind, as compared every five minutes; 'culvert ipam check' says what.
+# TYPE culvert_ipam_findings gauge
+culvert_ipam_findings{kind="no_netns"} 0
+culvert_ipam_findings{kind="unowned"} 1
 # HELP culvert_outer_errors_total ICMP errors from the underlay about tunnel packets to peers, by kind.
 # TYPE culvert_outer_errors_total counter
 culvert_outer_errors_total{error="port_unreachable"} 1

@@ -143,6 +143,7 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 	}
 	link, err := m.cfg.Links.Create(rec.spec())
 	if err != nil {
+		m.claimLeftover(p, rec, err)
 		return linkError("the pod's link could not be made", err)
 	}
 	rec.Ifindex, rec.MAC = link.Ifindex, link.MAC.String()
@@ -157,6 +158,18 @@ func (m *Manager) attach(rec *Record, req *request) (err error) {
 	}
 	m.saveHistory()
 	return nil
+}
+
+// claimLeftover makes a link that Create could neither finish nor remove the record's,
+// so that it goes before its address does. makeRoom has seen that there was none.
+func (m *Manager) claimLeftover(p *pod, rec *Record, cause error) {
+	if errors.Is(cause, podlink.ErrHostNameTaken) || errors.Is(cause, podlink.ErrInterfaceExists) {
+		return // somebody else's
+	}
+	if ifindex, ok, err := m.cfg.Links.Find(rec.Link()); err == nil && ok {
+		rec.Ifindex = ifindex
+		m.update(p, rec)
+	}
 }
 
 // allocate takes the pod's addresses: those that another IPAM plugin gave, those that

@@ -139,7 +139,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Queues < 1 {
 		return nil, fmt.Errorf("pods: %d queues a pod: at least 1 is needed", cfg.Queues)
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, pods: map[Key]*pod{}}
+	m := &Manager{cfg: cfg, log: cfg.Logger, store: store{files: disk{}}, pods: map[Key]*pod{}}
 	m.store.dir = filepath.Join(cfg.StateDir, podsName)
 	m.store.history = filepath.Join(cfg.StateDir, "ipam.json")
 	if err := os.MkdirAll(m.store.dir, 0o700); err != nil {

@@ -25,7 +25,20 @@ const (
 type store struct {
 	dir     string
 	history string
+	files   files
 }
+
+// files is how files are written and go; tests have it fail.
+type files interface {
+	Write(path string, data []byte, sync bool) error
+	Remove(path string) error
+}
+
+// disk is the real one.
+type disk struct{}
+
+func (disk) Write(path string, data []byte, sync bool) error { return diskfile.Write(path, data, sync) }
+func (disk) Remove(path string) error                        { return os.Remove(path) }
 
 func (s *store) path(k Key) string { return filepath.Join(s.dir, k.String()+recordSuffix) }
 
@@ -38,7 +51,7 @@ func (s *store) put(rec *Record, sync bool) error {
 		return fmt.Errorf("pod record: %w", err)
 	}
 	key := rec.Key()
-	if err := diskfile.Write(s.path(key), append(data, '\n'), sync); err != nil {
+	if err := s.files.Write(s.path(key), append(data, '\n'), sync); err != nil {
 		return fmt.Errorf("pod record: %w", err)
 	}
 	return nil
@@ -46,7 +59,7 @@ func (s *store) put(rec *Record, sync bool) error {
 
 // remove deletes a record; one that is gone is no error.
 func (s *store) remove(k Key) error {
-	if err := os.Remove(s.path(k)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.files.Remove(s.path(k)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("pod record: %w", err)
 	}
 	return nil
@@ -115,7 +128,7 @@ func (s *store) putHistory(h ipam.History) error {
 	if err != nil {
 		return err
 	}
-	return diskfile.Write(s.history, data, false)
+	return s.files.Write(s.history, data, false)
 }
 
 // loadHistory reads it; a missing or bad file is an empty history.

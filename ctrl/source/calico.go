@@ -120,6 +120,8 @@ type IPAMConfigSpec struct {
 	AutoAllocateBlocks *bool `json:"autoAllocateBlocks,omitempty"`
 	// MaxBlocksPerHost of one family; 0: 20.
 	MaxBlocksPerHost int `json:"maxBlocksPerHost,omitempty"`
+	// IPCooldownSeconds is how long a released address is not given again; 0: not at all.
+	IPCooldownSeconds int `json:"ipCooldownSeconds,omitempty"`
 }
 
 // IPReservation is addresses that nobody is given by itself.

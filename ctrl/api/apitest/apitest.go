@@ -28,6 +28,9 @@ type Agent struct {
 	PeerList    []api.Peer
 	PodList     []api.Pod
 	DropList    []api.Drop
+	Addresses   api.IPAM
+	AddressList []api.IPAMAddress
+	Compared    api.IPAMCheck
 	ConfigValue api.ConfigView
 	TraceValue  api.TraceResult
 	Stats       api.FlowStats
@@ -100,6 +103,22 @@ func New() *Agent {
 			Errors: map[string]uint64{"too_big": 3, "port_unreachable": 1}, Fragmented: 12, Fragment: 1396}},
 		PodList: []api.Pod{{Namespace: "default", Name: "web-0", ContainerID: "0123456789abcdef0123456789abcdef", IfName: "eth0",
 			Port: "cv0123456789a", Addrs: []string{"10.244.1.2"}, MAC: "0a:58:0a:f4:01:02", NetNS: "/var/run/netns/web-0", State: "ready"}},
+		Addresses: api.IPAM{Mode: "native", Cooldown: 30, Checked: new(time.Date(2026, 1, 2, 3, 5, 6, 0, time.UTC)),
+			Pools:    []api.IPAMPool{{CIDR: "10.244.1.0/24", Kind: "podcidr", Size: 256, Used: 1, Cooling: 2, Free: 250, Reserved: 3}},
+			Findings: map[string]int{"unowned": 1, "no_netns": 0}},
+		AddressList: []api.IPAMAddress{
+			{Address: "10.244.1.2", State: "used", CIDR: "10.244.1.0/24", Kind: "podcidr", Namespace: "default", Name: "web-0",
+				ContainerID: "0123456789abcdef0123456789abcdef", IfName: "eth0", Port: "cv0123456789a", NetNS: "/var/run/netns/web-0", PodState: "ready",
+				Handle: "k8s-pod-network.0123456789abcdef0123456789abcdef", Since: new(time.Date(2026, 1, 2, 3, 4, 9, 0, time.UTC))},
+			{Address: "10.244.1.3", State: "cooling", CIDR: "10.244.1.0/24", Kind: "podcidr",
+				Since: new(time.Date(2026, 1, 2, 3, 4, 9, 0, time.UTC)), Until: new(time.Date(2026, 1, 2, 3, 4, 39, 0, time.UTC))},
+			{Address: "10.244.1.0", State: "tunnel", Why: "it is this node's tunnel address", CIDR: "10.244.1.0/24", Kind: "podcidr"},
+		},
+		Compared: api.IPAMCheck{Compared: []string{"2 records of pods", "3 owners of addresses"}, Skipped: []string{"Pods at the API server: forbidden"},
+			Findings: []api.IPAMFinding{
+				{Kind: "unowned", Address: "10.244.1.9", Owner: "fedcba@eth0", What: "the address is taken, and no record names its container", Do: "culvert ipam check --repair"},
+				{Kind: "stray_link", Owner: "cv0123456789b", What: "the link is a pod's (default/old eth0 10.244.1.7), and there is no record of it", Do: "ip link del cv0123456789b, if the pod is gone"},
+			}},
 		DropList: []api.Drop{
 			{Reason: "tx_ring_full", Port: "eth0", Kind: "uplink", Packets: 3},
 			{Reason: "no_route", Port: "cv0123456789a", Kind: "veth", Packets: 9},
@@ -237,6 +256,30 @@ func (a *Agent) Peers() []api.Peer { return a.PeerList }
 
 // Pods is PodList.
 func (a *Agent) Pods() []api.Pod { return a.PodList }
+
+// IPAM is Addresses.
+func (a *Agent) IPAM() api.IPAM { return a.Addresses }
+
+// IPAMAddress finds it in AddressList; others are foreign.
+func (a *Agent) IPAMAddress(addr netip.Addr) api.IPAMAddress {
+	for _, known := range a.AddressList {
+		if known.Address == addr.String() {
+			return known
+		}
+	}
+	return api.IPAMAddress{Address: addr.String(), State: "foreign", Why: "it is in no pod CIDR or block of this node"}
+}
+
+// IPAMCheck records the request and answers Compared; a repair mends what is unowned.
+func (a *Agent) IPAMCheck(_ context.Context, req api.IPAMCheckRequest) (api.IPAMCheck, error) {
+	a.note(req)
+	out := a.Compared
+	out.Findings = slices.Clone(out.Findings)
+	for i := range out.Findings {
+		out.Findings[i].Repaired = req.Repair && out.Findings[i].Kind == "unowned"
+	}
+	return out, nil
+}
 
 // Drops is DropList.
 func (a *Agent) Drops() []api.Drop { return a.DropList }

@@ -128,5 +128,8 @@ func spec(obj *unstructured.Unstructured, to any) error {
 
 // Check is the function Check of what the store has.
 func (m *Memory) Check() []string {
-	return Check(m.All("IPAMBlock"), m.All("IPAMHandle"), m.All("BlockAffinity"))
+	problems := Check(m.All("IPAMBlock"), m.All("IPAMHandle"), m.All("BlockAffinity"))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append(problems, m.bad...)
 }

@@ -26,6 +26,7 @@ type Memory struct {
 	objects map[source.Ref]*unstructured.Unstructured
 	version int
 	calls   int
+	bad     []string // deletes that are not as Calico's: see Delete
 	// Fail is asked before every call, with its number from 0: what it returns is the
 	// call's error. applied: the call is carried out all the same.
 	Fail func(call int, what string) (err error, applied bool)
@@ -178,12 +179,16 @@ func (m *Memory) Update(ctx context.Context, obj *unstructured.Unstructured) (ou
 	return out, err
 }
 
-// Delete implements calicoipam.Store.
+// Delete implements calicoipam.Store. An object that was not marked as deleted before
+// is one of Check's problems.
 func (m *Memory) Delete(ctx context.Context, obj *unstructured.Unstructured) error {
 	ref := refOf(obj)
 	return m.call(ctx, "delete", ref, func() error {
 		if err := m.same(ref, obj); err != nil {
 			return err
+		}
+		if spec, _ := m.objects[ref].Object["spec"].(map[string]any); fmt.Sprint(spec["deleted"]) != "true" {
+			m.bad = append(m.bad, fmt.Sprintf("%s was deleted without being marked", ref))
 		}
 		delete(m.objects, ref)
 		return nil
