@@ -13,18 +13,26 @@ import (
 // pods. The node's own stack reaches itself without us.
 
 // mapPort makes to, the key of a packet that is of no flow, that of the pod which the
-// node's port is mapped to that the packet is for. What cannot begin a connection is
-// left to the node: of an answer to its own stack, for instance.
+// node's port is mapped to that the packet is for.
 func (w *worker) mapPort(f *frame.Frame, rec *record, to *packet.Key) {
-	node := w.snap.Node()
-	if len(node.Mappings) == 0 || rec.info.Flags&packet.Trackable == 0 || w.in.port.spec.Kind == PortHost {
-		return
+	if node := w.snap.Node(); len(node.Mappings) != 0 && w.in.port.spec.Kind != PortHost {
+		mapKey(node, &rec.info, w.layer4(f, rec), to)
+	}
+}
+
+// mapKey is mapPort for a packet of which info is known and the bytes from its transport
+// header on, and reports whether to changed. What cannot begin a connection is left to the
+// node: an answer to its own stack, for instance.
+func mapKey(node *fib.Node, info *packet.Info, l4 []byte, to *packet.Key) bool {
+	if info.Flags&packet.Trackable == 0 {
+		return false
 	}
 	m := node.Mapping(to)
-	if m == nil || flow.Begin(&rec.info, w.layer4(f, rec)) != flow.Starts {
-		return
+	if m == nil || flow.Begin(info, l4) != flow.Starts {
+		return false
 	}
 	to.Dst, to.DstPort = m.To, m.ToPort
+	return true
 }
 
 // insertMapped makes a flow of a packet for a mapped port, which becomes one of key to. A pod that
