@@ -46,6 +46,15 @@ func (w *worker) translate(f *frame.Frame, rec *record) {
 	packet.Translate(w.pool.Bytes(f.Addr, f.Len), &rec.info, &to)
 }
 
+// keepsSource refuses a packet that no flow is kept for if it would leave the cluster with a
+// pod's address: nobody out there could answer, or should see it.
+func (w *worker) keepsSource(rec *record, adj *fib.Adjacency) drop.Reason {
+	if adj.Outside && w.snap.Node().NAT.Holds(&rec.info.Key.Src, &rec.info.Key.Dst) {
+		return drop.NATUntracked
+	}
+	return drop.None
+}
+
 // maxPortTries bounds what the first packet of a flow costs when many ports are taken.
 const maxPortTries = 128
 

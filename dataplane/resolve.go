@@ -119,7 +119,7 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		return adj, drop.None
 	}
 	if rec.info.Flags&packet.Trackable == 0 {
-		return adj, drop.None
+		return adj, w.keepsSource(rec, adj)
 	}
 	if rec.entry == nil {
 		if rec.info.TTL <= 1 && adj.Kind != fib.KindLocal && w.in.port.spec.Kind != PortHost {
@@ -127,7 +127,7 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		}
 		switch flow.Begin(&rec.info, w.layer4(f, rec)) {
 		case flow.Alone:
-			return adj, drop.None
+			return adj, w.keepsSource(rec, adj)
 		case flow.Broken:
 			return adj, drop.FlowInvalid
 		}
