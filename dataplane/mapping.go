@@ -48,6 +48,22 @@ func (w *worker) insertMapped(rec *record, adj *fib.Adjacency, to *packet.Key) d
 	return w.masquerade(rec, adj, &reply)
 }
 
+// answersMapped finds the mapped port that a connection under way of which nothing is known, as
+// after a restart, has come by: its pod goes on from a port that one is mapped to. reply gets it.
+func (w *worker) answersMapped(rec *record, reply *packet.Key) bool {
+	if rec.info.Proto != packet.ProtoTCP || rec.info.TCPFlags&packet.TCPSyn != 0 {
+		return false
+	}
+	all, key := w.snap.Node().Mappings, &rec.info.Key
+	for i := range all {
+		if m := &all[i]; m.Proto == key.Proto && m.ToPort == key.SrcPort && m.To == key.Src {
+			reply.Dst, reply.DstPort = m.Addr, m.Port
+			return true
+		}
+	}
+	return false
+}
+
 // besideTunnel turns an answer with the node's own address to another node itself away
 // from the tunnel: that node has asked without one, and expects it so (rp_filter).
 func (w *worker) besideTunnel(rec *record, to *packet.Key, id fib.AdjID, adj *fib.Adjacency) (fib.AdjID, *fib.Adjacency) {

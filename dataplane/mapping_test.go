@@ -165,6 +165,32 @@ func TestMappedPortErrors(t *testing.T) {
 	h.wantDrops(drop.None, 0)
 }
 
+// A connection by a mapped port goes on when nothing is known of it any more, whoever of
+// the two speaks first; what the pod begins from its port is a connection of its own.
+func TestMappedPortAfterARestart(t *testing.T) {
+	for _, podFirst := range []bool{true, false} {
+		h := mapPorts(t)
+		n := *h.table.Commit().Node()
+		n.NAT.Exclude = nil
+		h.table.SetNode(n)
+		h.commit()
+		toPod := kit.Frame(t, kit.Eth(routerMAC, nic1), kit.IP4(client, node1), kit.TCP(4711, 8080, kit.Flags("A"), kit.Seq(500), kit.Ack(1000)), kit.Payload(20))
+		toClient := kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, client), kit.TCP(80, 4711, kit.Flags("A"), kit.Seq(1000), kit.Ack(500)), kit.Payload(20))
+		for i := range 4 {
+			if podFirst == (i%2 == 0) {
+				kit.CheckPacket(t, one(t, h.fromPod("a", toClient)).Data, kit.Src(node1), kit.Dst(client), kit.WithPorts(8080, 4711))
+			} else {
+				kit.CheckPacket(t, one(t, h.fromWire("a", toPod)).Data, kit.Src(client), kit.Dst(ipA), kit.WithPorts(4711, 80))
+			}
+		}
+		own := one(t, h.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, client), kit.TCP(80, 4712, kit.Flags("S"))))).Data
+		if src, _ := ports(t, own); src < 61000 || src > 61009 {
+			t.Errorf("a connection of the pod's own leaves from port %d", src)
+		}
+		h.wantDrops(drop.None, 0)
+	}
+}
+
 // wantQuote checks the UDP packet that an ICMP error quotes.
 func wantQuote(t *testing.T, f []byte, src string, sport uint16, dst string, dport uint16) {
 	t.Helper()

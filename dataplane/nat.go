@@ -61,6 +61,9 @@ const maxPortTries = 128
 // insertTranslated makes a flow of a pod's packet that leaves the cluster.
 func (w *worker) insertTranslated(rec *record, adj *fib.Adjacency) drop.Reason {
 	reply := rec.info.Key.Reverse()
+	if w.answersMapped(rec, &reply) {
+		return w.insertReply(rec, adj, &reply)
+	}
 	return w.masquerade(rec, adj, &reply)
 }
 
