@@ -147,8 +147,8 @@ func (w *worker) ingressWire(f *frame.Frame, rec *record) {
 		w.popVXLAN(f, rec, &outer)
 	case r == drop.TunnelNotOurs && outer.Proto == packet.ProtoIPIP && outer.Dst == node.IPIP:
 		w.popIPIP(f, rec, &outer)
-	case node.NAT.High != 0 && outer.Proto != packet.ProtoIPIP && isNoTunnel(node, &outer):
-		w.ingressRouted(f, rec) // an answer to what left with the node's address
+	case node.Translates() && outer.Proto != packet.ProtoIPIP && isNoTunnel(node, &outer):
+		w.ingressRouted(f, rec) // an answer to what left with the node's address, or for a mapped port
 	default:
 		w.discard(f, rec, r)
 	}
@@ -164,7 +164,7 @@ func isNoTunnel(node *fib.Node, outer *encap.Outer) bool {
 func (w *worker) popVXLAN(f *frame.Frame, rec *record, outer *encap.Outer) {
 	node := w.snap.Node()
 	vtep, r := localVTEP(node, outer)
-	if r == drop.TunnelNotOurs && node.NAT.High != 0 {
+	if r == drop.TunnelNotOurs && node.Translates() {
 		w.ingressRouted(f, rec) // it only looks like VXLAN
 		return
 	}

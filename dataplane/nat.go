@@ -46,13 +46,31 @@ func (w *worker) translate(f *frame.Frame, rec *record) {
 	packet.Translate(w.pool.Bytes(f.Addr, f.Len), &rec.info, &to)
 }
 
+// keepsSource refuses a packet that no flow is kept for if it would leave the cluster with a
+// pod's address: nobody out there could answer, or should see it.
+func (w *worker) keepsSource(rec *record, adj *fib.Adjacency) drop.Reason {
+	if adj.Outside && w.snap.Node().NAT.Holds(&rec.info.Key.Src, &rec.info.Key.Dst) {
+		return drop.NATUntracked
+	}
+	return drop.None
+}
+
 // maxPortTries bounds what the first packet of a flow costs when many ports are taken.
 const maxPortTries = 128
 
-// insertTranslated makes a flow of a pod's packet that leaves the cluster, with an
-// address of the node's own and a port that no other flow to that destination has: the
-// pod's own port if it can be, for a peer that knows it.
+// insertTranslated makes a flow of a pod's packet that leaves the cluster.
 func (w *worker) insertTranslated(rec *record, adj *fib.Adjacency) drop.Reason {
+	reply := rec.info.Key.Reverse()
+	if w.answersMapped(rec, &reply) {
+		return w.insertReply(rec, adj, &reply)
+	}
+	return w.masquerade(rec, adj, &reply)
+}
+
+// masquerade makes a flow of a pod's packet that gets the node's own address and a port that
+// no other flow to that destination has: the pod's own port if it can be, for a peer that
+// knows it. reply is the answers' key but for that.
+func (w *worker) masquerade(rec *record, adj *fib.Adjacency, reply *packet.Key) drop.Reason {
 	node := w.snap.Node()
 	key, own := &rec.info.Key, node.Addr4
 	if key.Family == 6 {
@@ -61,12 +79,11 @@ func (w *worker) insertTranslated(rec *record, adj *fib.Adjacency) drop.Reason {
 	if own == (packet.Addr{}) {
 		return drop.NATExhausted // the node has no address of that family
 	}
-	reply := key.Reverse()
 	reply.Dst = own
 	if !hasPorts(key) {
-		return w.insertReply(rec, adj, &reply)
+		return w.insertReply(rec, adj, reply)
 	}
-	low, n := uint32(node.NAT.Low), uint32(node.NAT.High-node.NAT.Low)+1
+	low, n := portRange(&node.NAT)
 	at := uint32(rec.hash>>32) % n
 	if p := uint32(key.SrcPort); p >= low && p < low+n {
 		at = p - low
@@ -76,8 +93,8 @@ func (w *worker) insertTranslated(rec *record, adj *fib.Adjacency) drop.Reason {
 		if key.Proto == packet.ProtoICMP || key.Proto == packet.ProtoICMPv6 {
 			reply.SrcPort = reply.DstPort // the identifier of both directions
 		}
-		if _, _, taken := w.flows.Lookup(&reply, reply.Hash()); !taken {
-			if r := w.insertReply(rec, adj, &reply); r != drop.NATExhausted {
+		if _, _, taken := w.flows.Lookup(reply, reply.Hash()); !taken {
+			if r := w.insertReply(rec, adj, reply); r != drop.NATExhausted {
 				return r
 			}
 		}
@@ -86,6 +103,16 @@ func (w *worker) insertTranslated(rec *record, adj *fib.Adjacency) drop.Reason {
 		}
 	}
 	return drop.NATExhausted
+}
+
+// portRange is the first port that translated sources have, and how many there are. Where
+// no packet leaves the cluster by them, they are between this node's pods alone, and
+// those that connections commonly come from (RFC 6335 6).
+func portRange(nat *fib.NAT) (low, n uint32) {
+	if nat.High == 0 {
+		return 49152, 16384
+	}
+	return uint32(nat.Low), uint32(nat.High-nat.Low) + 1
 }
 
 // insertReply makes a flow of a packet whose answers have another key than its own
@@ -109,8 +136,12 @@ func (w *worker) insertReply(rec *record, adj *fib.Adjacency, reply *packet.Key)
 // identifier of an echo.
 func hasPorts(k *packet.Key) bool {
 	switch k.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoICMP, packet.ProtoICMPv6:
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
 		return true
+	case packet.ProtoICMP:
+		return k.Family == 4
+	case packet.ProtoICMPv6:
+		return k.Family == 6
 	}
 	return false
 }

@@ -150,6 +150,19 @@ func TestNotTranslated(t *testing.T) {
 	h.wantDrops(drop.NoRoute, 1) // nobody's: it does not leave the node as if it were the world's
 }
 
+// What no flow is kept for does not leave with a pod's address.
+func TestUntrackedDoesNotLeave(t *testing.T) {
+	h := natNode(t, 61009)
+	for _, l4 := range []kit.Layer{kit.TCP(4711, 80, kit.Flags("R")), kit.TCP(4711, 80, kit.Flags("SA"), kit.Ack(1)), kit.ICMP4(13, 0, 1, 1)} {
+		if sent := h.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, outside), l4, kit.Payload(12))); len(sent) != 0 {
+			t.Errorf("it leaves as\n%s", kit.Dump(sent[0].Data))
+		}
+		out := one(t, h.fromPod("a", kit.Frame(t, kit.Eth(macA, gwMAC), kit.IP4(ipA, client), l4, kit.Payload(12)))).Data
+		kit.CheckPacket(t, out, kit.Src(ipA))
+	}
+	h.wantDrops(drop.NATUntracked, 3)
+}
+
 // One port serves many destinations; to one of them every connection has its own, until
 // there is none left.
 func TestPortsRunOut(t *testing.T) {

@@ -97,9 +97,13 @@ func (w *worker) verdict(rec *record) *fib.Adjacency {
 // was found, if any. A flow whose destination has left ends here.
 func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reason) {
 	to := w.translated(rec)
+	if rec.entry == nil {
+		w.mapPort(f, rec, &to)
+	}
 	id, adj, r := decide(w.snap, w.in.port, rec, &to)
 	if r == drop.None && rec.entry != nil && rec.dir == flow.Reply {
 		id, adj = w.backToHost(rec, rec.entry, id, adj)
+		id, adj = w.besideTunnel(rec, &to, id, adj)
 	}
 	if rec.entry != nil && (r == drop.NoRoute || r == drop.Blackhole || r == drop.Reject) {
 		w.flows.Drop(rec.entry)
@@ -115,7 +119,7 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		return adj, drop.None
 	}
 	if rec.info.Flags&packet.Trackable == 0 {
-		return adj, drop.None
+		return adj, w.keepsSource(rec, adj)
 	}
 	if rec.entry == nil {
 		if rec.info.TTL <= 1 && adj.Kind != fib.KindLocal && w.in.port.spec.Kind != PortHost {
@@ -123,11 +127,11 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		}
 		switch flow.Begin(&rec.info, w.layer4(f, rec)) {
 		case flow.Alone:
-			return adj, drop.None
+			return adj, w.keepsSource(rec, adj)
 		case flow.Broken:
 			return adj, drop.FlowInvalid
 		}
-		if r := w.insert(rec, adj); r != drop.None {
+		if r := w.insert(rec, adj, &to); r != drop.None {
 			return adj, r
 		}
 	}
@@ -161,8 +165,11 @@ func (w *worker) resolveError(f *frame.Frame, rec *record, adj *fib.Adjacency) (
 	return adj, drop.ICMPUnrelated
 }
 
-// insert makes a flow of its first packet.
-func (w *worker) insert(rec *record, adj *fib.Adjacency) drop.Reason {
+// insert makes a flow of its first packet, which is for where key to says.
+func (w *worker) insert(rec *record, adj *fib.Adjacency, to *packet.Key) drop.Reason {
+	if *to != rec.info.Key {
+		return w.insertMapped(rec, adj, to)
+	}
 	if adj.Outside && w.snap.Node().NAT.Holds(&rec.info.Key.Src, &rec.info.Key.Dst) {
 		return w.insertTranslated(rec, adj)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"culvert/dataplane/flow"
 	"culvert/encap"
 	"culvert/fib"
 	"culvert/internal/drop"
@@ -12,7 +13,7 @@ import (
 
 // TraceStep is one table asked or one rule applied.
 type TraceStep struct {
-	Table  string // parse, spoof, flow, fib, adjacency, ttl, mtu, encap
+	Table  string // parse, flow, nat, spoof, fib, adjacency, ttl, mtu, encap
 	Key    string // what was looked up
 	Result string // what was found and what follows
 }
@@ -52,8 +53,11 @@ func (e *Engine) Trace(portName string, frame []byte) (Trace, error) {
 	t.step("parse", fmt.Sprintf("port %s", in.spec.Name), "%s, %d bytes, ttl %d", t.Info.Key, t.Info.L3Len, t.Info.TTL)
 	snap := e.tables.Load()
 	rec := record{info: t.Info, hash: t.Info.Key.Hash(), tos: t.Info.TOS, ctx: uint64(in.index) << 32}
-	e.traceFlow(&t, &rec)
-	return e.traceDecision(&t, snap, in, &rec), nil
+	to, hit := e.traceFlow(&t, &rec)
+	if !hit && mapKey(snap.Node(), &rec.info, traceL4(frame, &rec.info), &to) {
+		t.step("nat", rec.info.Key.String(), "a mapped port: it becomes %s", to)
+	}
+	return e.traceDecision(&t, snap, in, &rec, &to, hit), nil
 }
 
 // portFor finds a port by name, or the pod port that owns src.
@@ -78,31 +82,72 @@ func (e *Engine) portFor(name string, src packet.Addr) (*port, error) {
 	return nil, fmt.Errorf("no pod of this node has the address %s: name the port that the packet arrives on", src)
 }
 
-// traceFlow shows whether the packet would be a hit.
-func (e *Engine) traceFlow(t *Trace, rec *record) {
-	key := rec.info.Key.String()
+// traceL4 is the frame from the transport header on.
+func traceL4(frame []byte, info *packet.Info) []byte {
+	if info.L4 == 0 {
+		return nil
+	}
+	return frame[info.L4:min(len(frame), int(info.L3)+int(info.L3Len))]
+}
+
+// traceFlow shows whether the packet would be a hit, and returns the key that it would leave with
+// then, its own otherwise.
+func (e *Engine) traceFlow(t *Trace, rec *record) (to packet.Key, hit bool) {
+	key := rec.info.Key
 	if rec.info.Flags&packet.Trackable == 0 {
-		t.step("flow", key, "not tracked: routed packet by packet")
-		return
+		t.step("flow", key.String(), "not tracked: routed packet by packet")
+		return key, false
 	}
-	v, dir, ok := e.flows.Find(&rec.info.Key)
+	v, dir, ok := e.flows.Find(&key)
 	if !ok {
-		t.step("flow", key, "miss: the first packet of a flow")
-		return
+		t.step("flow", key.String(), "miss: the first packet of a flow")
+		return key, false
 	}
-	t.step("flow", key, "hit: %s direction, %s, %d s left", dir, v.State, v.Timeout)
+	t.step("flow", key.String(), "hit: %s direction, %s, %d s left", dir, v.State, v.Timeout)
+	if to = v.Reply.Reverse(); dir == flow.Reply {
+		to = v.Orig.Reverse()
+	}
+	if to != key {
+		t.step("nat", key.String(), "translated: it becomes %s", to)
+	}
+	return to, true
+}
+
+// traceSource shows with which source the first packet of a flow leaves the cluster, or
+// a pod reaches itself.
+func (t *Trace) traceSource(snap *fib.Snapshot, key, to *packet.Key, adj *fib.Adjacency) drop.Reason {
+	node := snap.Node()
+	leaves := *to == *key && adj.Outside && node.NAT.Holds(&key.Src, &key.Dst)
+	if !leaves && (*to == *key || to.Src != to.Dst) {
+		return drop.None
+	}
+	own := node.Addr4
+	if key.Family == 6 {
+		own = node.Addr6
+	}
+	if own == (packet.Addr{}) {
+		t.step("nat", key.Src.String(), "the node has no address of that family")
+		return drop.NATExhausted
+	}
+	if !hasPorts(key) {
+		t.step("nat", key.Src.String(), "leaves with %s", own)
+		return drop.None
+	}
+	low, n := portRange(&node.NAT)
+	t.step("nat", key.Src.String(), "leaves with %s and a free port from %d to %d", own, low, low+n-1)
+	return drop.None
 }
 
 // traceDecision takes the packet through the forwarding decision to the
 // headers it would leave with.
-func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record) Trace {
-	src, dst := rec.info.Key.Src.String(), rec.info.Key.Dst.String()
+func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record, to *packet.Key, hit bool) Trace {
+	src, dst := rec.info.Key.Src.String(), to.Dst.String()
 	if r := checkSource(snap, in, rec); r != drop.None {
 		t.step("spoof", src, "%s", r.What())
 		return t.drop(r)
 	}
 	t.step("spoof", src, "the pod's own address")
-	id, adj, r := decide(snap, in, rec, &rec.info.Key)
+	id, adj, r := decide(snap, in, rec, to)
 	switch {
 	case adj == nil:
 		t.step("fib", dst, "%s", r.What())
@@ -110,7 +155,7 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 	case adj == &gatewayAdjacency:
 		t.step("fib", dst, "the gateway itself")
 	default:
-		route, _, _ := snap.Lookup(rec.info.Key.Dst)
+		route, _, _ := snap.Lookup(to.Dst)
 		t.step("fib", dst, "%s %s", route.Prefix, describe(adj))
 	}
 	if r != drop.None {
@@ -125,6 +170,11 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 		return t.drop(drop.HostUnreachable)
 	}
 	t.step("adjacency", fmt.Sprint(id), "ready, mtu %d, %d bytes of headers", adj.MTU, adj.Rewrite.Len)
+	if !hit && rec.info.Flags&packet.Trackable != 0 {
+		if r := t.traceSource(snap, &rec.info.Key, to, adj); r != drop.None {
+			return t.drop(r)
+		}
+	}
 	return e.traceEgress(t, in, rec, adj)
 }
 

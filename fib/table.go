@@ -33,6 +33,8 @@ type Node struct {
 	Networks []netip.Prefix
 	// NAT is how pods' packets leave the cluster.
 	NAT NAT
+	// Mappings are the ports of the node that lead to its pods, as SortMappings has them.
+	Mappings []PortMapping
 }
 
 // NAT is source translation: of packets from Sources that leave the cluster, but for what
@@ -58,7 +60,8 @@ func contains(all []netip.Prefix, a *packet.Addr) bool {
 
 func (n *Node) equal(o *Node) bool {
 	return slices.Equal(n.Networks, o.Networks) && n.NAT.Low == o.NAT.Low && n.NAT.High == o.NAT.High &&
-		slices.Equal(n.NAT.Sources, o.NAT.Sources) && slices.Equal(n.NAT.Exclude, o.NAT.Exclude) && n.IPIP == o.IPIP && n.Routed == o.Routed && n.Addr4 == o.Addr4 && n.Addr6 == o.Addr6 && n.Tunnel4 == o.Tunnel4 && n.Tunnel6 == o.Tunnel6 && slices.Equal(n.VTEPs, o.VTEPs)
+		slices.Equal(n.NAT.Sources, o.NAT.Sources) && slices.Equal(n.NAT.Exclude, o.NAT.Exclude) && n.IPIP == o.IPIP && n.Routed == o.Routed && n.Addr4 == o.Addr4 && n.Addr6 == o.Addr6 && n.Tunnel4 == o.Tunnel4 && n.Tunnel6 == o.Tunnel6 && slices.Equal(n.VTEPs, o.VTEPs) &&
+		slices.Equal(n.Mappings, o.Mappings)
 }
 
 // Table is the writer's side: changes collect in it until Commit makes them a

@@ -15,6 +15,7 @@ import (
 	"culvert/ctrl/pods"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane/xsk"
+	"culvert/fib"
 	"culvert/internal/packet"
 )
 
@@ -149,11 +150,15 @@ func TestWhatIsSteered(t *testing.T) {
 		}
 	}
 	bare := &flavour.Desired{Encap: flavour.VXLAN, Local: &flavour.Node{PublicIP: own, PodCIDRs: cidrs}}
-	if got := prefixes(bare); len(got) != 1 || len(ownPorts(bare).Ranges) != 0 {
-		t.Errorf("pods that keep their addresses outside: prefixes %v, ports %v", got, ownPorts(bare))
+	if got := prefixes(bare); len(got) != 1 || len(ownPorts(bare, nil).Ranges) != 0 {
+		t.Errorf("pods that keep their addresses outside: prefixes %v, ports %v", got, ownPorts(bare, nil))
+	}
+	mapped := []fib.PortMapping{{Proto: packet.ProtoUDP, Port: 8053}}
+	if got := ownPorts(bare, mapped); len(got.Ranges) != 1 || got.Addrs[0] != own || got.Ranges[0] != (xsk.PortRange{Proto: packet.ProtoUDP, Low: 8053, High: 8053}) {
+		t.Errorf("a mapped port: %v", got)
 	}
 	bare.NAT = flavour.NAT{Sources: cidrs, Low: 61000, High: 61001}
-	if got := ownPorts(bare); len(got.Ranges) != 4 || got.Addrs[0] != own || got.Ranges[0].High != 61001 {
+	if got := ownPorts(bare, mapped); len(got.Ranges) != 5 || got.Addrs[0] != own || got.Ranges[0].High != 61001 {
 		t.Errorf("pods that do not: ports %v", got)
 	}
 	if endpoints(&flavour.Desired{Encap: flavour.VXLAN}) != nil || prefixes(&flavour.Desired{Peers: []flavour.Peer{{Encap: flavour.None}}}) != nil {

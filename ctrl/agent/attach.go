@@ -54,9 +54,13 @@ func (a *Agent) Attach(rec pods.Record) error {
 	if err != nil {
 		return err
 	}
-	err = a.program.AddPod(program.Pod{Dev: rec.HostName, Port: p.index, MAC: mac, Addrs: rec.Addrs, MTU: rec.MTU})
+	ports := portMappings(&rec)
+	err = a.program.AddPod(program.Pod{Dev: rec.HostName, Port: p.index, MAC: mac, Addrs: rec.Addrs, MTU: rec.MTU, Ports: ports})
 	if err != nil {
 		return errors.Join(err, p.close(a.engine))
+	}
+	if len(ports) > 0 {
+		a.mapPorts(&rec, ports)
 	}
 	a.mu.Lock()
 	a.ports[rec.HostName] = p
@@ -120,6 +124,9 @@ func (a *Agent) Detach(rec pods.Record) error {
 	a.program.RemovePod(rec.HostName)
 	err := p.close(a.engine)
 	a.forgetFlows(rec.Addrs)
+	if len(rec.PortMappings) > 0 {
+		a.steer(true)
+	}
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"culvert/ctrl/program"
 	"culvert/ctrl/underlay"
 	"culvert/dataplane/xsk"
+	"culvert/fib"
 	"culvert/internal/packet"
 )
 
@@ -176,6 +177,7 @@ func (a *Agent) steer(all bool) {
 	a.holding.Lock()
 	defer a.holding.Unlock()
 	d := a.program.Desired() // with holding: an uplink taken later asks anew
+	mappings := a.program.Snapshot().Node().Mappings
 	a.mu.Lock()
 	uplinks := maps.Clone(a.uplinks)
 	a.mu.Unlock()
@@ -183,7 +185,7 @@ func (a *Agent) steer(all bool) {
 		if !u.taken || !all && u.deaf == nil {
 			continue
 		}
-		err := errors.Join(u.attach.SetEndpoints(endpoints(d)), u.attach.SetPrefixes(prefixes(d)), u.attach.SetOwnPorts(ownPorts(d)))
+		err := errors.Join(u.attach.SetEndpoints(endpoints(d)), u.attach.SetPrefixes(prefixes(d)), u.attach.SetOwnPorts(ownPorts(d, mappings)))
 		if before := u.deaf; err != nil && (before == nil || before.Error() != err.Error()) {
 			a.log.Error("the steering program could not be told the node's address", "uplink", name, "cause", err)
 			a.metrics.SyncError("underlay")
@@ -213,9 +215,11 @@ func endpoints(d *flavour.Desired) []xsk.Endpoint {
 	return all
 }
 
-// ownPorts are the ports of the node's own addresses by which pods leave the cluster.
-func ownPorts(d *flavour.Desired) (own xsk.OwnPorts) {
-	if d.Local == nil || d.NAT.High == 0 || len(d.NAT.Sources) == 0 {
+// ownPorts are the ports of the node's own addresses by which pods leave the cluster, and
+// those that lead to pods.
+func ownPorts(d *flavour.Desired, mappings []fib.PortMapping) (own xsk.OwnPorts) {
+	leaving := d.NAT.High != 0 && len(d.NAT.Sources) > 0
+	if d.Local == nil || !leaving && len(mappings) == 0 {
 		return own
 	}
 	for _, v6 := range []bool{false, true} {
@@ -223,8 +227,13 @@ func ownPorts(d *flavour.Desired) (own xsk.OwnPorts) {
 			own.Addrs = append(own.Addrs, a)
 		}
 	}
-	for _, proto := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoICMP} {
-		own.Ranges = append(own.Ranges, xsk.PortRange{Proto: proto, Low: d.NAT.Low, High: d.NAT.High})
+	if leaving {
+		for _, proto := range []uint8{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoICMP} {
+			own.Ranges = append(own.Ranges, xsk.PortRange{Proto: proto, Low: d.NAT.Low, High: d.NAT.High})
+		}
+	}
+	for _, m := range mappings {
+		own.Ranges = append(own.Ranges, xsk.PortRange{Proto: m.Proto, Low: m.Port, High: m.Port})
 	}
 	return own
 }

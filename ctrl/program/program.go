@@ -38,6 +38,16 @@ type Pod struct {
 	MAC   packet.MAC
 	Addrs []netip.Addr
 	MTU   int
+	Ports []PortMapping // of the node that lead to it
+}
+
+// PortMapping is a port of the node that leads to one of a pod.
+type PortMapping struct {
+	Proto        uint8 // packet.ProtoTCP, ProtoUDP or ProtoSCTP
+	Port, ToPort uint16
+	// Addr is the node's address that it is for: every one if it is invalid, and every
+	// one of its family if it is unspecified.
+	Addr netip.Addr
 }
 
 // Uplink is a NIC whose port the engine has.
@@ -165,15 +175,20 @@ func (p *Programmer) AddPod(pod Pod) (err error) {
 				}
 			}
 		}
+		ports := len(p.pods[pod.Dev].Ports)+len(pod.Ports) > 0
 		p.pods[pod.Dev] = pod
-		return scope{pods: []string{pod.Dev}}
+		return scope{pods: []string{pod.Dev}, node: ports}
 	})
 	return err
 }
 
 // RemovePod takes the pod's routes away. Do it before its port goes.
 func (p *Programmer) RemovePod(dev string) {
-	p.change(func() scope { delete(p.pods, dev); return scope{pods: []string{dev}} })
+	p.change(func() scope {
+		ports := len(p.pods[dev].Ports) > 0
+		delete(p.pods, dev)
+		return scope{pods: []string{dev}, node: ports}
+	})
 }
 
 // UnderlayChanged looks every next hop up again.

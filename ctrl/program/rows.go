@@ -126,6 +126,7 @@ func (p *Programmer) wantNode() (r rows, node fib.Node) {
 	}
 	node.Routed = p.desired.Routed() || p.desired.Bare()
 	node.Networks, node.NAT = p.desired.Networks, fib.NAT(p.desired.NAT)
+	node.Mappings = p.wantMappings(n)
 	r.adjacencies = []adjacencyRow{
 		{"local", p.toHost(false)},
 		{"blackhole", adjacency{Adjacency: fib.Adjacency{Kind: fib.KindBlackhole, Ready: true, MTU: 65535}}},

@@ -62,6 +62,7 @@ const (
 	FlowInvalid
 	FlowLimit
 	NATExhausted
+	NATUntracked
 	ICMPUnrelated
 
 	// Fragments, which follow the first of their datagram.
@@ -153,6 +154,7 @@ var texts = [Count]text{
 	PortGone:             {"port_gone", "the egress port was removed while the frame was on its way", "expected while a pod is deleted"},
 	FlowInvalid:          {"flow_invalid", "the packet does not belong to its connection: its TCP flags, sequence numbers or SCTP tag do not fit", "late duplicates and forged packets; if connections hang, see whether their packets take another way in one direction"},
 	NATExhausted:         {"nat_exhausted", "no port of the node's is left to translate a connection to that destination with", "widen nat.ports, or look for a pod that opens connections without end: see 'culvert flow'"},
+	NATUntracked:         {"nat_untracked", "a pod's packet that leaves the cluster can begin no flow by which it would be translated: the end of a connection that is not known, or ICMP other than echo", "expected for a moment after a restart; if connections outside hang when idle, have them send keep-alives"},
 	FlowLimit:            {"flow_limit", "the pod that the connection comes from, or for TCP and SCTP from the wire is for, has as many half-open ones as one pod may have, an eighth of flows.capacity", "the pod scans or floods: see 'culvert flow --state SYN_SENT'; otherwise raise flows.capacity"},
 	ICMPUnrelated:        {"icmp_unrelated", "an ICMP error that quotes no packet of a known connection", "late or forged errors; expected for a moment after a restart"},
 

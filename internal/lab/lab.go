@@ -150,7 +150,17 @@ type Pod struct {
 	// Addrs are one of each family of the lab's pods, IPv4 first.
 	Addrs []netip.Addr `json:"addrs"`
 
+	Ports []PortMapping `json:"ports,omitempty"` // what ADD asks for, of a Culvert node's pod
+
 	asked netip.Addr // what is asked for at ADD, if anything
+}
+
+// PortMapping is a port of the node that is to lead to a pod, as a runtime asks for it.
+type PortMapping struct {
+	HostPort      uint16 `json:"hostPort"`
+	ContainerPort uint16 `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
 }
 
 // Addr6 is the pod's IPv6 address; invalid if it has none.

@@ -54,6 +54,15 @@ func (l *Lab) addPod(ctx context.Context, n *Node, p *Pod) error {
 	return nil
 }
 
+// MapPorts gives a pod a new container, and addresses, with port mappings.
+func (l *Lab) MapPorts(ctx context.Context, n *Node, p *Pod, ports ...PortMapping) error {
+	if _, err := l.CNI(ctx, n, p, "DEL"); err != nil {
+		return err
+	}
+	p.Ports = ports
+	return l.addPod(ctx, n, p)
+}
+
 // interfaceOf is what a pod has; a lab of an older version does not say.
 func interfaceOf(p *Pod) string {
 	if p.Interface == "" {
@@ -68,6 +77,7 @@ func (l *Lab) CNI(ctx context.Context, n *Node, p *Pod, command string) ([]byte,
 	conf, err := json.Marshal(map[string]any{
 		"cniVersion": "1.0.0", "name": "culvert", "type": "culvert-cni", "interface": interfaceOf(p),
 		"socket": n.Socket, "logFile": filepath.Join(l.Dir, n.Name, "culvert-cni.log"),
+		"runtimeConfig": map[string]any{"portMappings": p.Ports},
 	})
 	if err != nil {
 		return nil, err

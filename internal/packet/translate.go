@@ -56,10 +56,13 @@ func translateL4(h []byte, info *Info, to *Key, d delta) {
 			SCTP(h).SetCheck(0)
 			info.Flags |= EmptyCRC
 		}
-	case ProtoICMP:
-		d = delta{} // ICMP has no pseudo-header, ICMPv6 has (RFC 4443 2.3)
-		fallthrough
-	case ProtoICMPv6:
+	case ProtoICMP, ProtoICMPv6:
+		if (info.Proto == ProtoICMP) != (info.Flags&V4 != 0) {
+			return // the other family's: nobody reads it, and it may have no header
+		}
+		if info.Proto == ProtoICMP {
+			d = delta{} // ICMP has no pseudo-header, ICMPv6 has (RFC 4443 2.3)
+		}
 		if info.Flags&ICMPEcho != 0 {
 			d.word(h[4:], to.SrcPort)
 		}
