@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"culvert/dataplane/flow"
 	"culvert/encap"
 	"culvert/fib"
 	"culvert/internal/drop"
@@ -12,7 +13,7 @@ import (
 
 // TraceStep is one table asked or one rule applied.
 type TraceStep struct {
-	Table  string // parse, spoof, flow, fib, adjacency, ttl, mtu, encap
+	Table  string // parse, spoof, flow, fib, related, begin, adjacency, ttl, mtu, encap
 	Key    string // what was looked up
 	Result string // what was found and what follows
 }
@@ -52,8 +53,8 @@ func (e *Engine) Trace(portName string, frame []byte) (Trace, error) {
 	t.step("parse", fmt.Sprintf("port %s", in.spec.Name), "%s, %d bytes, ttl %d", t.Info.Key, t.Info.L3Len, t.Info.TTL)
 	snap := e.tables.Load()
 	rec := record{info: t.Info, hash: t.Info.Key.Hash(), tos: t.Info.TOS, ctx: uint64(in.index) << 32}
-	e.traceFlow(&t, &rec)
-	return e.traceDecision(&t, snap, in, &rec), nil
+	known := e.traceFlow(&t, &rec)
+	return e.traceDecision(&t, snap, in, &rec, frame, known), nil
 }
 
 // portFor finds a port by name, or the pod port that owns src.
@@ -78,24 +79,60 @@ func (e *Engine) portFor(name string, src packet.Addr) (*port, error) {
 	return nil, fmt.Errorf("no pod of this node has the address %s: name the port that the packet arrives on", src)
 }
 
-// traceFlow shows whether the packet would be a hit.
-func (e *Engine) traceFlow(t *Trace, rec *record) {
+// traceFlow shows whether the packet would be a hit. Of a TCP segment or an SCTP packet the
+// sequence numbers or tags are not looked at: who asks has none.
+func (e *Engine) traceFlow(t *Trace, rec *record) (known bool) {
 	key := rec.info.Key.String()
 	if rec.info.Flags&packet.Trackable == 0 {
 		t.step("flow", key, "not tracked: routed packet by packet")
-		return
+		return false
 	}
 	v, dir, ok := e.flows.Find(&rec.info.Key)
 	if !ok {
-		t.step("flow", key, "miss: the first packet of a flow")
-		return
+		t.step("flow", key, "miss")
+		return false
 	}
 	t.step("flow", key, "hit: %s direction, %s, %d s left", dir, v.State, v.Timeout)
+	return true
+}
+
+// traceError shows which flow an ICMP error is about; it is refused if there is none.
+func (e *Engine) traceError(t *Trace, rec *record, frame []byte) drop.Reason {
+	var q packet.Quote
+	if !packet.ParseQuote(frame, &rec.info, &q) || q.Key.Src != rec.info.Key.Dst {
+		t.step("related", rec.info.Key.String(), "it quotes no packet that its receiver has sent")
+		return drop.ICMPUnrelated
+	}
+	if !e.flows.Knows(&q) {
+		t.step("related", q.Key.String(), "%s", drop.ICMPUnrelated.What())
+		return drop.ICMPUnrelated
+	}
+	t.step("related", q.Key.String(), "hit: the error is about that packet")
+	return drop.None
+}
+
+// traceBegin shows whether a packet without a flow begins one.
+func (e *Engine) traceBegin(t *Trace, rec *record, frame []byte) drop.Reason {
+	var l4 []byte
+	if rec.info.L4 != 0 {
+		l4 = frame[rec.info.L4:min(uint32(len(frame)), uint32(rec.info.L3)+rec.info.L3Len)]
+	}
+	key := rec.info.Key.String()
+	switch flow.Begin(&rec.info, l4) {
+	case flow.Alone:
+		t.step("begin", key, "it begins no flow, and goes without one")
+	case flow.Broken:
+		t.step("begin", key, "%s", drop.FlowInvalid.What())
+		return drop.FlowInvalid
+	default:
+		t.step("begin", key, "the first packet of a flow")
+	}
+	return drop.None
 }
 
 // traceDecision takes the packet through the forwarding decision to the
 // headers it would leave with.
-func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record) Trace {
+func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record, frame []byte, known bool) Trace {
 	src, dst := rec.info.Key.Src.String(), rec.info.Key.Dst.String()
 	if r := checkSource(snap, in, rec); r != drop.None {
 		t.step("spoof", src, "%s", r.What())
@@ -123,6 +160,15 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 			return *t
 		}
 		return t.drop(drop.HostUnreachable)
+	}
+	if rec.info.Flags&packet.ICMPError != 0 {
+		if r := e.traceError(t, rec, frame); r != drop.None {
+			return t.drop(r)
+		}
+	} else if rec.info.Flags&packet.Trackable != 0 && !known && (rec.info.TTL > 1 || adj.Kind == fib.KindLocal) {
+		if r := e.traceBegin(t, rec, frame); r != drop.None {
+			return t.drop(r)
+		}
 	}
 	t.step("adjacency", fmt.Sprint(id), "ready, mtu %d, %d bytes of headers", adj.MTU, adj.Rewrite.Len)
 	return e.traceEgress(t, in, rec, adj)
