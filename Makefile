@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube test-containers clean clean-vm clean-kube clean-containers
+.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube test-containers test-cluster clean clean-vm clean-kube clean-containers
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -22,7 +22,12 @@ VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
 VMTAGS ?= vm
 VMFLAGS ?=
 KUBEPACKAGES ?= ./internal/kubetest ./ctrl/kube/... ./internal/e2e
+# End-to-end tests that are about what is on the wire, and so about no goroutine that
+# others do not start: under the race detector all of them would take a quarter of an hour.
+RACESKIP := OnTheWire|AsTheKernels|ExchangeEverything|BothFamilies|DualStack|BigFrames|UDPSegment|Traceroute|PathMTU|Jumbo|FragmentsIn|ErrorsPass|NarrowPath|OuterFragments|LabCommands|EveryPair|Flood|WriteUp|Encapsulations|Stacked|Routed|IPv6Alone|InContainer
 KUBEFLAGS ?=
+KUBEPROGRAMS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
+CLUSTERFLAGS ?=
 CONTAINERFLAGS ?=
 
 # Every program under cmd, into bin/; culvertd with cmd/culvertd/default.pgo.
@@ -45,7 +50,10 @@ test: deps deps-bench
 # The same under the race detector.
 race: deps deps-bench
 	scripts/need gcc:gcc /usr/include/stdlib.h:libc6-dev
-	$(GO) test -pgo=off -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $(PACKAGES)
+	packages=$$($(GO) list $(PACKAGES)); \
+	$(GO) test -pgo=off -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $$(grep -v /internal/e2e$$ <<< "$$packages" || true); \
+	if grep -q /internal/e2e$$ <<< "$$packages"; then \
+		$(GO) test -pgo=off -race -timeout 30m $(EXEC) $(TESTFLAGS) -skip '$(RACESKIP)' ./internal/e2e; fi
 
 # Tests that need what this machine's kernel lacks (kernel IPIP, AF_XDP zero copy),
 # in a virtual machine: docs/vm-tests.md. VMFLAGS='-v -run TestVMIPIP' chooses.
@@ -67,6 +75,14 @@ test-containers: deps
 	scripts/container-binaries > /dev/null
 	CONTAINER_BIN=$$(scripts/container-binaries) $(GO) test -pgo=off -tags containers -count=1 -timeout 10m -run '^TestContainers' \
 		$(EXEC) $(CONTAINERFLAGS) ./internal/containers
+
+# A real Kubernetes cluster of two nodes with Culvert installed as deploy/ says; its
+# programs are built the first time: docs/cluster-tests.md.
+test-cluster: deps
+	scripts/container-binaries > /dev/null
+	scripts/kube-binaries $(KUBEPROGRAMS) > /dev/null
+	CONTAINER_BIN=$$(scripts/container-binaries) KUBETEST_BIN=$$(scripts/kube-binaries $(KUBEPROGRAMS)) \
+		$(GO) test -pgo=off -tags cluster -count=1 -timeout 15m -run '^TestCluster' $(EXEC) $(CLUSTERFLAGS) ./internal/cluster
 
 # What the virtual machine is made of: the kernel, kept in ~/.cache/culvert, and
 # programs.

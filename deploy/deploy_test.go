@@ -188,3 +188,35 @@ func TestDaemonSet(t *testing.T) {
 		}
 	}
 }
+
+// TestUnit: systemd gives culvertd what the DaemonSet gives it.
+func TestUnit(t *testing.T) {
+	text, err := os.ReadFile("culvertd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
+			keys[key] = value
+		}
+	}
+	var want []string
+	ds := one[appsv1.DaemonSet](t, "DaemonSet")
+	for _, c := range ds.Spec.Template.Spec.Containers[0].SecurityContext.Capabilities.Add {
+		want = append(want, "CAP_"+string(c))
+	}
+	if got := strings.Fields(keys["CapabilityBoundingSet"]); !slices.Equal(got, want) {
+		t.Errorf("capabilities %v, the DaemonSet's are %v", got, want)
+	}
+	c, err := config.Parse("culvert.yaml", nil, []string{"NODE_NAME=worker-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run, state := "/run/"+keys["RuntimeDirectory"], "/var/lib/"+keys["StateDirectory"]; run != filepath.Dir(c.Socket) || state != c.StateDir {
+		t.Errorf("directories %s and %s, culvertd's are those of %s and %s", run, state, c.Socket, c.StateDir)
+	}
+	if keys["Restart"] != "always" || keys["ProtectKernelTunables"] != "" || !strings.Contains(keys["ReadWritePaths"], "/etc/cni/net.d") {
+		t.Errorf("%v", keys)
+	}
+}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -26,30 +28,91 @@ type finding struct {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	confDir, peers := "", 0
+	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check the kernel, the limits, the uplinks and the agent",
-		Long: "Check what Culvert needs of this machine. Works without an agent, with fewer checks.\n" +
+		Short: "Check the kernel, the limits, the uplinks, other networks, the agent and its peers",
+		Long: "Check what Culvert needs of this machine, before it is installed and after. What the kernel can do is\n" +
+			"tried, in a network namespace that is gone afterwards; nothing of the node is changed. Without an agent\n" +
+			"there are fewer checks; with one, peers are asked for an answer, by the underlay and by the tunnel.\n" +
 			"Exits with 1 when a check fails.",
-		Args: cobra.NoArgs,
+		Example: "  kubectl -n kube-system exec daemonset/culvert -- culvert doctor",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			m := machine{root: "/", openXDP: openXDP}
-			all := m.checkKernel()
-			var s api.Status
-			err := a.client().Get(cmd.Context(), "/v1/status", &s)
-			all = append(all, checkAgent(&s, err)...)
-			if err != nil {
-				all = append(all, m.checkUplinks(m.defaultUplinks(), "", 0)...)
-			} else {
-				m.elsewhere = otherNamespace(a.client().Socket())
-				all = append(all, m.checkUplinks(s.Uplinks, s.Encap, s.MTU)...)
-			}
+			m := thisMachine()
+			e := a.examine(cmd.Context(), m, confDir)
+			all := m.examination(cmd.Context(), e, peers)
 			if err := emit(a, cmd, all, printFindings); err != nil {
 				return err
 			}
 			return verdict(all)
 		},
 	}
+	c.Flags().StringVar(&confDir, "cni-conf-dir", "", "the runtime's directory of CNI configurations; default cni.confDir, then /etc/cni/net.d")
+	c.Flags().IntVar(&peers, "peers", 16, "number of peers to ask for an answer, 0: none")
+	return c
+}
+
+// examined is what an agent says of itself; status is nil without one.
+type examined struct {
+	status  *api.Status
+	err     error // why it is nil
+	peers   []api.Peer
+	confDir string // of the container runtime
+	conf    string // name of the file that the agent puts there; empty: none
+}
+
+// examine asks the agent.
+func (a *app) examine(ctx context.Context, m *machine, confDir string) *examined {
+	e, client := &examined{confDir: defaultConfDir}, a.client()
+	var s api.Status
+	if e.err = client.Get(ctx, "/v1/status", &s); e.err == nil {
+		e.status, m.elsewhere = &s, otherNamespace(client.Socket())
+		var config api.ConfigView
+		// An agent that says how it is says the rest, or says so at the next command.
+		_ = client.Get(ctx, "/v1/peers", &e.peers)
+		_ = client.Get(ctx, "/v1/config", &config)
+		if dir := setting(&config, "cni.confDir"); dir != "" {
+			e.confDir, e.conf = dir, filepath.Base(setting(&config, "cni.conf"))
+		}
+	}
+	if confDir != "" {
+		e.confDir = confDir
+	}
+	return e
+}
+
+// defaultConfDir is the one of containerd and CRI-O.
+const defaultConfDir = "/etc/cni/net.d"
+
+// setting is the text of a key of the configuration.
+func setting(c *api.ConfigView, key string) string {
+	for _, s := range c.Settings {
+		if s.Key == key {
+			text, _ := s.Value.(string)
+			return text
+		}
+	}
+	return ""
+}
+
+// examination is every check.
+func (m *machine) examination(ctx context.Context, e *examined, peers int) []finding {
+	all := append(m.checkKernel(), checkAgent(e.status, e.err)...)
+	if s := e.status; s == nil {
+		all = append(all, m.checkUplinks(m.defaultUplinks(), "", 0)...)
+	} else {
+		all = append(all, m.checkUplinks(s.Uplinks, s.Encap, s.MTU)...)
+	}
+	if m.elsewhere == "" {
+		all = append(all, m.checkForwarding(e.status)...)
+		all = append(all, m.checkDevices(e.status)...)
+	}
+	all = append(all, m.checkCNI(e)...)
+	if e.status != nil && m.elsewhere == "" {
+		all = append(all, m.checkPeers(ctx, e.status, e.peers, peers)...)
+	}
+	return all
 }
 
 func printFindings(w io.Writer, all []finding) {

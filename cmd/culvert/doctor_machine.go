@@ -2,33 +2,39 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"culvert/internal/probe"
 )
 
 // machine is what the checks look at, so that tests can give them another.
 type machine struct {
-	root    string       // where /proc and /sys are
-	openXDP func() error // opens and closes an AF_XDP socket
+	root string // where /proc and /sys are
 	// elsewhere is the network namespace of the agent, as an argument for
 	// nsenter; empty when it is this one.
 	elsewhere string
+	// dataplane, tap and vxlan try what their names say, in a namespace of their own.
+	dataplane, tap, vxlan func() error
+	lockedMemory          func() (uint64, error)
+	look                  func(device string) (probe.NIC, error)
+	devices               func() ([]probe.Device, error)
+	ping                  func(ctx context.Context, to netip.Addr, size int) error
 }
 
-// afXDP is AF_XDP of linux/socket.h.
-const afXDP = 44
-
-func openXDP() error {
-	fd, err := syscall.Socket(afXDP, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
+func thisMachine() *machine {
+	return &machine{
+		root: "/", dataplane: probe.Dataplane, tap: probe.TAP, vxlan: probe.VXLAN,
+		lockedMemory: probe.LockedMemory, look: probe.Look, devices: probe.Devices, ping: probe.Ping,
 	}
-	return syscall.Close(fd)
 }
 
 // read is the trimmed content of a file, empty when it cannot be read.
@@ -46,49 +52,58 @@ func (m *machine) exists(path string) bool {
 }
 
 func (m *machine) checkKernel() []finding {
-	return []finding{m.checkRelease(), m.checkXDP(), m.checkCapabilities(), m.checkJIT()}
+	return []finding{
+		{"kernel", stateOK, "Linux " + orNA(m.read("proc/sys/kernel/osrelease")), ""}, // what it can do is tried
+		m.checkCapabilities(), m.checkDataplane(), m.checkTAP(), m.checkVXLAN(), m.checkJIT(),
+	}
 }
 
-// checkRelease compares with the kernels that brought what Culvert uses:
-// bpf_link for XDP came with 5.9, multi-buffer AF_XDP with 6.6.
-func (m *machine) checkRelease() finding {
-	release := m.read("proc/sys/kernel/osrelease")
-	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
-		return finding{"kernel", stateWarn, "unknown release " + strconv.Quote(release), ""}
-	}
-	atLeast := func(x, y int) bool { return major > x || major == x && minor >= y }
-	switch {
-	case !atLeast(5, 9):
-		return finding{"kernel", stateFail, "Linux " + release, "Culvert needs Linux 5.9 or newer (XDP through bpf_link)"}
-	case !atLeast(6, 6):
-		return finding{"kernel", stateWarn, "Linux " + release, "before Linux 6.6 AF_XDP takes no frames larger than a page: pods that keep TSO lose their big frames"}
-	}
-	return finding{"kernel", stateOK, "Linux " + release, ""}
-}
+// likeTheAgent is what to do where this shell may not what culvertd may.
+const likeTheAgent = "run this check as culvertd runs: as root, or by kubectl exec in its pod"
 
-func (m *machine) checkXDP() finding {
-	err := m.openXDP()
+func (m *machine) checkDataplane() finding {
+	err := m.dataplane()
 	switch {
 	case err == nil:
-		return finding{"af_xdp", stateOK, "sockets can be opened", ""}
+		return finding{"dataplane", stateOK, "AF_XDP, XDP, tcx, packet sockets and 64 MB of frame memory: tried", ""}
 	case errors.Is(err, syscall.EPERM):
-		return finding{"af_xdp", stateFail, "opening a socket: " + err.Error(), "run with CAP_NET_RAW, as culvertd must"}
+		return finding{"dataplane", stateFail, err.Error(), likeTheAgent}
+	case errors.Is(err, syscall.ENOBUFS):
+		return finding{"dataplane", stateFail, err.Error(), "raise 'ulimit -l' (LimitMEMLOCK=infinity), or grant CAP_IPC_LOCK"}
 	}
-	return finding{"af_xdp", stateFail, "opening a socket: " + err.Error(), "the kernel needs CONFIG_XDP_SOCKETS"}
+	return finding{"dataplane", stateFail, err.Error(),
+		"Culvert needs Linux 6.6 or newer with CONFIG_XDP_SOCKETS, CONFIG_BPF_SYSCALL, CONFIG_NET_XGRESS, CONFIG_VETH, CONFIG_PACKET and CONFIG_NET_NS"}
 }
 
-// capabilities that culvertd needs, by bit (linux/capability.h).
+func (m *machine) checkTAP() finding {
+	err := m.tap()
+	switch {
+	case err == nil:
+		return finding{"tap", stateOK, "TAP devices can be made", ""}
+	case errors.Is(err, fs.ErrNotExist):
+		return finding{"tap", stateFail, err.Error(), "modprobe tun (and have it loaded at boot); in a container, mount /dev/net/tun"}
+	}
+	return finding{"tap", stateFail, err.Error(), "culvert0, the node's own way to pods, is one: the kernel needs CONFIG_TUN, and culvertd CAP_NET_ADMIN"}
+}
+
+// checkVXLAN: without it tunnels work, and cost more.
+func (m *machine) checkVXLAN() finding {
+	if err := m.vxlan(); err != nil {
+		return finding{"vxlan", stateWarn, err.Error(),
+			"modprobe vxlan: without it the kernel does not merge what arrives in tunnels on NICs without native XDP, and bulk TCP is slower"}
+	}
+	return finding{"vxlan", stateOK, "the kernel merges what arrives in tunnels", ""}
+}
+
+// capabilities that culvertd needs, by bit (linux/capability.h). CAP_SYS_ADMIN is for
+// entering pods' network namespaces, and includes CAP_BPF.
 var capabilities = []struct {
 	name string
 	bit  uint
-}{{"CAP_NET_ADMIN", 12}, {"CAP_NET_RAW", 13}, {"CAP_BPF", 39}}
+}{{"CAP_NET_ADMIN", 12}, {"CAP_NET_RAW", 13}, {"CAP_SYS_ADMIN", 21}}
 
-// capSysAdmin includes CAP_BPF, capIPCLock lifts the limit on pinned memory.
-const (
-	capIPCLock  = 14
-	capSysAdmin = 21
-)
+// capIPCLock lifts the limit on pinned memory.
+const capIPCLock = 14
 
 func (m *machine) checkCapabilities() finding {
 	var mask uint64
@@ -100,17 +115,18 @@ func (m *machine) checkCapabilities() finding {
 	has := func(bit uint) bool { return mask>>bit&1 != 0 }
 	var missing []string
 	for _, c := range capabilities {
-		if !has(c.bit) && (c.name != "CAP_BPF" || !has(capSysAdmin)) {
+		if !has(c.bit) {
 			missing = append(missing, c.name)
 		}
 	}
 	if len(missing) > 0 {
-		return finding{"capabilities", stateWarn, "this shell lacks " + strings.Join(missing, ", "), "culvertd needs them; run this check as culvertd runs"}
+		return finding{"capabilities", stateWarn, "this shell lacks " + strings.Join(missing, ", "), "culvertd needs them; " + likeTheAgent}
 	}
-	if !has(capIPCLock) {
-		return finding{"capabilities", stateWarn, "no CAP_IPC_LOCK", "frame memory counts against 'ulimit -l'; raise it or grant CAP_IPC_LOCK"}
+	if limit, err := m.lockedMemory(); !has(capIPCLock) && (err != nil || limit != probe.Unlimited) {
+		return finding{"capabilities", stateWarn, fmt.Sprintf("no CAP_IPC_LOCK, and %d kB of memory may be locked", limit>>10),
+			"frame memory, 64 MB or more for each worker, counts against 'ulimit -l'; raise it or grant CAP_IPC_LOCK"}
 	}
-	return finding{"capabilities", stateOK, "net_admin, net_raw, bpf, ipc_lock", ""}
+	return finding{"capabilities", stateOK, "net_admin, net_raw, sys_admin, ipc_lock or no limit", ""}
 }
 
 func (m *machine) checkJIT() finding {

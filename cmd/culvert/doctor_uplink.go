@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"culvert/ctrl/api"
+	"culvert/internal/probe"
 )
 
 // overhead is what the encapsulation adds to a packet, over an IPv4 underlay.
@@ -60,7 +61,16 @@ func (m *machine) checkDevice(u *api.Uplink) []finding {
 		return []finding{{check, stateFail, "there is no such device", "correct 'uplinks' in the configuration"}}
 	}
 	var all []finding
-	if u.XDPMode == "generic" && m.exists("sys/class/net/"+u.Name+"/device") {
+	nic, err := m.look(u.Name)
+	if err != nil {
+		return []finding{{check, stateFail, err.Error(), ""}}
+	}
+	all = append(all, finding{check, stateOK, describeNIC(nic), ""})
+	if nic.Program != 0 && u.XDPMode == "" { // an agent that holds the device has its own there
+		all = append(all, finding{check, stateFail, fmt.Sprintf("XDP program %d of somebody else is on the device", nic.Program),
+			"a device has one: see 'bpftool net', and end its owner or 'ip link set dev " + u.Name + " xdp off'"})
+	}
+	if u.XDPMode == "generic" && m.exists("sys/class/net/"+u.Name+"/device") && (nic.NativeXDP || !nic.XDPKnown) {
 		all = append(all, finding{check, stateWarn, "xdp mode generic on a real NIC",
 			"its driver refused native XDP, or xdp.mode says generic: see the log of culvertd; jumbo frames and LRO are the usual reasons"})
 	}
@@ -69,6 +79,23 @@ func (m *machine) checkDevice(u *api.Uplink) []finding {
 			"with several uplinks the kernel drops what answers by another one: sysctl -w net.ipv4.conf." + u.Name + ".rp_filter=2"})
 	}
 	return all
+}
+
+// describeNIC is driver, queues and ways of XDP.
+func describeNIC(n probe.NIC) string {
+	text := "driver " + orNA(n.Driver)
+	if n.MaxQueues > 0 {
+		text += fmt.Sprintf(", %d of %d queues", n.Queues, n.MaxQueues)
+	}
+	switch {
+	case !n.XDPKnown:
+		return text + ", the kernel does not tell what XDP it has"
+	case n.ZeroCopy:
+		return text + ", native XDP with zero copy"
+	case n.NativeXDP:
+		return text + ", native XDP"
+	}
+	return text + ", no native XDP: frames are taken by tcx"
 }
 
 // strictReversePath follows the kernel: the larger of all and the device's own.

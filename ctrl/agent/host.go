@@ -131,6 +131,7 @@ func hostWants(d *flavour.Desired, mtu int) hostlink.Want {
 			}
 		}
 	}
+	w.Pods = d.Local.PodCIDRs
 	add(d.Local.PodCIDRs)
 	for i := range d.Peers {
 		add(d.Peers[i].PodCIDRs)

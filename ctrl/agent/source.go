@@ -19,6 +19,7 @@ func (a *Agent) openSource() error {
 	a.calico = kube.NewIPAM(client)
 	a.source = kube.NewSource(client, kube.SourceOptions{
 		Node: a.cfg.Node, Mode: a.cfg.Mode, StateDir: a.cfg.StateDir, Log: a.log,
+		Warm: func() bool { return a.pods.Count() > 0 }, // Run comes after the pods are brought back
 	})
 	a.publishTo(client)
 	return nil

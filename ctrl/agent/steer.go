@@ -265,6 +265,9 @@ func (a *Agent) addVeth(spec dataplane.PortSpec) (p *podPort, err error) {
 }
 
 func (a *Agent) addVethWithXDP(spec dataplane.PortSpec) (*podPort, error) {
+	if err := intake.TakeOff(spec.Ifindex); err != nil { // it drops what goes past XDP
+		return nil, err
+	}
 	at, err := xsk.AttachPod(spec.Ifindex, spec.Name, xsk.Mode(a.cfg.XDP.Mode))
 	if err != nil {
 		return nil, err

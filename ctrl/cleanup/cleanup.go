@@ -8,7 +8,6 @@ package cleanup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,14 +17,12 @@ import (
 	"strings"
 
 	"culvert/ctrl/api"
+	"culvert/ctrl/cniconf"
 	"culvert/ctrl/hostlink"
 	"culvert/ctrl/podlink"
 	"culvert/ctrl/pods"
 	"culvert/ctrl/statedir"
 )
-
-// pluginType is what a CNI configuration calls Culvert's plugin, and its file's name.
-const pluginType = "culvert-cni"
 
 // Options say where to look. Devices are those of the calling thread's network namespace.
 type Options struct {
@@ -156,7 +153,7 @@ func findLinks(stateDir string) (steps []step, inUse []string, err error) {
 		return nil, nil, err
 	}
 	if there {
-		steps = append(steps, step{Item{Kind: "link", Name: hostlink.Name, What: "the node's own way to pods, with its addresses and routes"}, func() error {
+		steps = append(steps, step{Item{Kind: "link", Name: hostlink.Name, What: "the node's own way to pods, with its addresses and routes, and the table culvert of nftables"}, func() error {
 			_, err := hostlink.Remove()
 			return err
 		}})
@@ -184,7 +181,7 @@ func findFiles(o *Options) (steps []step, err error) {
 		}
 	}
 	if o.CNIBinDir != "" {
-		if path := filepath.Join(o.CNIBinDir, pluginType); exists(path) {
+		if path := filepath.Join(o.CNIBinDir, cniconf.PluginType); exists(path) {
 			add("file", path, "CNI plugin")
 		}
 	}
@@ -238,25 +235,9 @@ func configurations(dir string) (ours []string, err error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if text, err := os.ReadFile(path); err == nil && hasPlugin(text) {
+		if text, err := os.ReadFile(path); err == nil && cniconf.Ours(text) {
 			ours = append(ours, path)
 		}
 	}
 	return ours, nil
-}
-
-// hasPlugin reports whether a CNI configuration, or one of a list, is Culvert's.
-func hasPlugin(text []byte) bool {
-	type plugin struct {
-		Type string `json:"type"`
-	}
-	var conf struct {
-		plugin
-		Plugins []plugin `json:"plugins"`
-	}
-	if json.Unmarshal(text, &conf) != nil {
-		return false
-	}
-	ours := func(p plugin) bool { return p.Type == pluginType }
-	return ours(conf.plugin) || slices.ContainsFunc(conf.Plugins, ours)
 }

@@ -39,8 +39,8 @@ type Want struct {
 	// Addrs are the node's in the pod network. The first of a family is the source of
 	// what the node sends to pods.
 	Addrs []netip.Addr
-	// Networks are where pods are.
-	Networks []netip.Prefix
+	// Networks are where pods are, and Pods where this node's are.
+	Networks, Pods []netip.Prefix
 }
 
 // Link is culvert0. Its methods are safe for concurrent use.
@@ -51,6 +51,8 @@ type Link struct {
 	handle *netlink.Handle
 	index  int
 	kick   chan struct{}
+
+	masqueraded []netip.Prefix // by Run alone
 
 	mu   sync.Mutex
 	want Want
@@ -182,13 +184,19 @@ func (l *Link) sync() error {
 	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
 	v6 := slices.ContainsFunc(want.Networks, is6)
 	v4 := slices.ContainsFunc(want.Networks, func(p netip.Prefix) bool { return !is6(p) })
-	return errors.Join(forward(l.log, v4, v6), l.syncAddrs(link, want.Addrs), l.syncRoutes(want))
+	return errors.Join(forward(l.log, v4, v6), l.syncAddrs(link, want.Addrs), l.syncRoutes(want), l.syncMasquerade(want.Pods))
 }
 
-// Remove deletes the device, and with it its addresses and routes, in the network
-// namespace of the calling thread. It reports false if there is none of Culvert's
-// making.
+// Remove deletes the device, and with it its addresses and routes, and the table of
+// nftables, in the network namespace of the calling thread. It reports false if there is
+// nothing of Culvert's making.
 func Remove() (removed bool, err error) {
+	table, err := removeTable()
+	device, deviceErr := removeDevice()
+	return table || device, errors.Join(err, deviceErr)
+}
+
+func removeDevice() (removed bool, err error) {
 	link, err := netlink.LinkByName(Name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) || err == nil && link.Type() != "tuntap" {
 		return false, nil
@@ -202,9 +210,12 @@ func Remove() (removed bool, err error) {
 	return true, nil
 }
 
-// Exists reports whether there is a device of Culvert's making in the network namespace of
-// the calling thread.
+// Exists reports whether there is something for Remove in the network namespace of the
+// calling thread.
 func Exists() (bool, error) {
+	if hasTable() {
+		return true, nil
+	}
 	link, err := netlink.LinkByName(Name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return false, nil

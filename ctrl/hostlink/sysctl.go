@@ -2,11 +2,7 @@ package hostlink
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"culvert/internal/sysctl"
 )
@@ -30,25 +26,11 @@ var sysctls = [][2]string{
 // skipped, and one below a read-only /proc/sys that has the value already.
 func setSysctls() error {
 	for _, s := range sysctls {
-		if err := setSysctl(s[0], s[1]); err != nil {
+		if err := sysctl.Set(s[0], s[1]); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func setSysctl(name, value string) error {
-	err := sysctl.Write(name, value)
-	if err == nil || errors.Is(err, os.ErrNotExist) || setting(name) == value {
-		return nil
-	}
-	return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
-}
-
-// setting is a setting's value, empty if this kernel does not have it.
-func setting(name string) string {
-	text, _ := os.ReadFile(sysctl.Path(name))
-	return strings.TrimSpace(string(text))
 }
 
 // forward makes the node a router, as Kubernetes wants it: kube-proxy sends to pods what
@@ -57,19 +39,18 @@ func setting(name string) string {
 // uplink that has its default route of them keeps it.
 func forward(log *slog.Logger, v4, v6 bool) error {
 	var errs []error
-	if v4 && setting("net/ipv4/ip_forward") == "0" {
+	if v4 && sysctl.Get("net/ipv4/ip_forward") == "0" {
 		log.Info("the node forwards IPv4 from now on", "sysctl", "net.ipv4.ip_forward=1")
-		errs = append(errs, setSysctl("net/ipv4/ip_forward", "1"))
+		errs = append(errs, sysctl.Set("net/ipv4/ip_forward", "1"))
 	}
-	if v6 && setting("net/ipv6/conf/all/forwarding") == "0" {
+	if v6 && sysctl.Get("net/ipv6/conf/all/forwarding") == "0" {
 		log.Info("the node forwards IPv6 from now on", "sysctl", "net.ipv6.conf.all.forwarding=1")
-		hears, _ := filepath.Glob(sysctl.Path("net/ipv6/conf/*/accept_ra"))
-		for _, path := range hears {
-			if name := "net/ipv6/conf/" + filepath.Base(filepath.Dir(path)) + "/accept_ra"; setting(name) == "1" {
-				errs = append(errs, setSysctl(name, "2"))
+		for _, name := range sysctl.Glob("net/ipv6/conf/*/accept_ra") {
+			if sysctl.Get(name) == "1" {
+				errs = append(errs, sysctl.Set(name, "2"))
 			}
 		}
-		errs = append(errs, setSysctl("net/ipv6/conf/all/forwarding", "1"))
+		errs = append(errs, sysctl.Set("net/ipv6/conf/all/forwarding", "1"))
 	}
 	return errors.Join(errs...)
 }

@@ -53,7 +53,7 @@ func (s *Source) problems(now time.Time) (all []error, again time.Time) {
 	if !s.begun && s.state.problem != "" {
 		add("%s", s.state.problem)
 	}
-	if !s.begun && s.stale {
+	if !s.begun && s.stale && now.Sub(s.began) >= coldWait {
 		add("the objects are those of %s, from %s, until API server %s has sent its own", s.state.saved.UTC().Format(time.RFC3339), s.state.path, s.client.Host())
 	}
 	return all, again

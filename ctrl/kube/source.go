@@ -24,7 +24,11 @@ type SourceOptions struct {
 	Mode string
 	// StateDir is where the last good objects are kept; empty: nowhere.
 	StateDir string
-	Log      *slog.Logger
+	// Warm reports, when Run begins, whether pods are there already, whose traffic waits for
+	// the first objects: those that were kept are then used until the API server has sent its
+	// own. nil: none are.
+	Warm func() bool
+	Log  *slog.Logger
 }
 
 // Source is an API server's objects, stripped to what the flavours read: an update
@@ -48,6 +52,8 @@ type Source struct {
 	planned bool
 	begun   bool // all kinds have been read from the API server
 	stale   bool // what was kept on disk is, or was, in force
+	warm    bool // SourceOptions.Warm
+	began   time.Time
 	last    *source.Objects
 }
 
@@ -76,6 +82,7 @@ func (s *Source) Name() string { return "kube" }
 func (s *Source) Run(ctx context.Context, apply func(*source.Objects), report func([]error)) error {
 	began := time.Now()
 	s.state.load(s.stores)
+	s.began, s.warm = began, s.opt.Warm != nil && s.opt.Warm()
 	feeding, stop := context.WithCancel(ctx)
 	s.mu.Lock()
 	for i := range s.always {
@@ -128,9 +135,13 @@ func (s *Source) turn(ctx context.Context, now time.Time, cold bool, wait time.D
 		s.begun, first = true, !s.stale
 		s.log.Info("objects read", "counts", s.counts())
 	}
-	if !s.begun && !s.stale && cold && s.state.loaded {
+	if !s.begun && !s.stale && s.state.loaded && (cold || s.warm) {
 		s.stale, first = true, true
-		s.log.Warn("the API server does not answer: the objects that were kept are used", "file", s.state.path, "saved", s.state.saved)
+		if cold {
+			s.log.Warn("the API server does not answer: the objects that were kept are used", "file", s.state.path, "saved", s.state.saved)
+		} else {
+			s.log.Info("there are pods: the objects that were kept are used until the API server has sent its own", "saved", s.state.saved)
+		}
 	}
 	if (s.begun || s.stale) && (first || s.dirty()) {
 		if wait > 0 {

@@ -38,8 +38,12 @@ type running struct {
 }
 
 func start(t *testing.T, api *fakeAPI, mode, dir string) *running {
+	return startWith(t, api, SourceOptions{Node: "n1", Mode: mode, StateDir: dir})
+}
+
+func startWith(t *testing.T, api *fakeAPI, opt SourceOptions) *running {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	r := &running{t: t, src: NewSource(api.client(), SourceOptions{Node: "n1", Mode: mode, StateDir: dir})}
+	r := &running{t: t, src: NewSource(api.client(), opt)}
 	done, stopped := make(chan error, 1), errors.New("told to end")
 	go func() {
 		done <- r.src.Run(ctx, func(o *source.Objects) {
@@ -569,6 +573,47 @@ func TestCoalescing(t *testing.T) {
 		time.Sleep(time.Second)
 		if a := r.last().Nodes[1].Status.Addresses[0].Address; a != "192.0.16.200" {
 			t.Errorf("the last change is lost: %s", a)
+		}
+	})
+}
+
+// Where pods wait, what was kept is used at once, without a word of complaint until the API
+// server ought to have answered; then its own objects are.
+func TestWarmStart(t *testing.T) {
+	in(t, func(t *testing.T, set func(*fakeAPI) *fakeAPI) {
+		dir := t.TempDir()
+		warm := SourceOptions{Node: "n1", Mode: "native", StateDir: dir, Warm: func() bool { return true }}
+		api := set(threeNodes(t))
+		r := startWith(t, api, warm)
+		time.Sleep(time.Second)
+		before := r.last()
+		r.end() // writes
+		api.put(nodesPath, node("n4", "10.244.4.0/24", "192.0.2.4"))
+		api.stop(errRefused)
+		r = startWith(t, api, warm)
+		time.Sleep(time.Millisecond)
+		if r.count() != 1 || !reflect.DeepEqual(before, r.last()) {
+			t.Errorf("at once there are %d sets, the last of them %+v", r.count(), r.last())
+		}
+		if w := r.wrong(); strings.Contains(strings.Join(w, ""), "the objects are those of") {
+			t.Errorf("at once it says %q", w)
+		}
+		time.Sleep(coldWait)
+		r.wantWrong("the objects are those of 20")
+		api.stop(nil)
+		time.Sleep(2 * time.Minute)
+		r.wantWrong()
+		if o := r.last(); r.count() != 2 || len(o.Nodes) != 4 || o.Nodes[0] != before.Nodes[0] && !reflect.DeepEqual(o.Nodes[0], before.Nodes[0]) {
+			t.Errorf("from the API server: %d sets, %+v", r.count(), o)
+		}
+		r.end()
+		r = startWith(t, api, warm) // nothing has changed meanwhile
+		time.Sleep(time.Nanosecond)
+		kept := r.last()
+		time.Sleep(10 * time.Second)
+		r.wantWrong()
+		if o := r.last(); r.count() > 2 || !slices.Equal(o.Nodes, kept.Nodes) {
+			t.Errorf("%d sets of what has not changed", r.count())
 		}
 	})
 }

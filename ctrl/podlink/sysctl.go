@@ -1,11 +1,7 @@
 package podlink
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"strings"
 
 	"culvert/internal/sysctl"
 )
@@ -32,15 +28,9 @@ var podSysctls6 = [][2]string{
 // read-only /proc/sys that has the value already.
 func setSysctls(dev string, settings [][2]string) error {
 	for _, s := range settings {
-		name := fmt.Sprintf(s[0], dev)
-		err := sysctl.Write(name, s[1])
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			continue
+		if err := sysctl.Set(fmt.Sprintf(s[0], dev), s[1]); err != nil {
+			return err
 		}
-		if now, rerr := os.ReadFile(sysctl.Path(name)); rerr == nil && strings.TrimSpace(string(now)) == s[1] {
-			continue
-		}
-		return fmt.Errorf("sysctl %s=%s: %w", name, s[1], err)
 	}
 	return nil
 }

@@ -430,6 +430,17 @@ func TestLeave(t *testing.T) {
 		}
 	})
 	waitUntil(t, "the pod's device alone is left", func() bool { return len(devices(t, r.node)) == 1 })
+	r.node.Do(t, func() {
+		index := ifindex(t, p.name)
+		for range 2 {
+			if err := TakeOff(index); err != nil {
+				t.Error(err)
+			}
+		}
+		if now := podPrograms(t, index); len(now) != 0 {
+			t.Errorf("programs %v are on the pod's device after TakeOff", now)
+		}
+	})
 }
 
 // TestCrashHelper is the process that TestKilledProcessLeavesNoDevice kills.

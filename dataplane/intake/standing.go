@@ -55,6 +55,25 @@ func stand(ifindex int, p *ebpf.Program) (off func() error, err error) {
 	}, nil
 }
 
+// TakeOff detaches the program that an earlier process's intake has left on a pod's device, if
+// there is one, for who takes the pod's frames in another way. The device is one of the
+// calling thread's network namespace.
+func TakeOff(ifindex int) error {
+	left, err := leftBehind(ifindex)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return nil // no tcx: nothing has been left
+	}
+	if left == nil {
+		return err
+	}
+	defer left.Close()
+	err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: ifindex, Program: left, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return fmt.Errorf("intake: taking off the program that an earlier process has left: %w", err)
+	}
+	return nil
+}
+
 // stands reports whether a device has a pod's program.
 func stands(ifindex int) bool {
 	p, err := leftBehind(ifindex)

@@ -12,6 +12,7 @@ import (
 // no way to tell (before 6.3) and the only way to find out is to try.
 type features struct {
 	known            bool
+	native           bool // XDP in the driver, with redirects
 	zeroCopy         bool
 	zeroCopySegments uint32 // chunks in one zero-copy frame
 	txChecksum       bool   // the driver completes checksums by transmit metadata
@@ -24,6 +25,7 @@ const (
 	netdevAttrXDPFeatures   = 3
 	netdevAttrZCMaxSegments = 4
 	netdevAttrXSKFeatures   = 6
+	xdpActBasic             = 1
 	xdpActXSKZeroCopy       = 8
 	xskFlagTxChecksum       = 2
 )
@@ -62,7 +64,7 @@ func queryFeatures(ifindex int) features {
 		value := binary.NativeEndian.Uint32(a.Value)
 		switch a.Attr.Type {
 		case netdevAttrXDPFeatures:
-			f.zeroCopy = value&xdpActXSKZeroCopy != 0
+			f.native, f.zeroCopy = value&xdpActBasic != 0, value&xdpActXSKZeroCopy != 0
 		case netdevAttrZCMaxSegments:
 			f.zeroCopySegments = value
 		case netdevAttrXSKFeatures:
@@ -70,4 +72,11 @@ func queryFeatures(ifindex int) features {
 		}
 	}
 	return f
+}
+
+// DriverXDP is what a driver says of its own XDP, of a device in the network namespace of
+// the calling thread. It is not known before Linux 6.3.
+func DriverXDP(ifindex int) (native, zeroCopy, known bool) {
+	f := queryFeatures(ifindex)
+	return f.native, f.zeroCopy, f.known
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +18,11 @@ import (
 
 	"culvert/ctrl/api"
 	"culvert/internal/lab"
+	"culvert/internal/ociimage"
 )
+
+// image is the one image there is: podtool, and nothing below it.
+const image = "localhost/podtool:1"
 
 // box is the node's namespaces of mounts and processes: what containerd and culvertd
 // run in, with paths of their own, and what ends with all that was started in it.
@@ -177,7 +182,9 @@ func (b *box) startContainerd() {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, containerdConfig, b.dir), 0o644); err != nil {
 		b.t.Fatal(err)
 	}
-	if err := writeImage(archive, filepath.Join(binDir, "podtool")); err != nil {
+	err := ociimage.Write(archive, []string{image}, []ociimage.File{{Path: "/podtool", Mode: 0o755, From: filepath.Join(binDir, "podtool")}},
+		ociimage.Config{Architecture: runtime.GOARCH, Entrypoint: []string{"/podtool"}, Cmd: []string{"pause"}})
+	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.start("containerd", "-c", conf)

@@ -90,7 +90,7 @@ func (b *box) stopPod(s *sandbox, remove bool) {
 // leave nothing.
 func TestContainersContainerd(t *testing.T) {
 	b := newBox(t)
-	b.conflist("1.0.0", `,"capabilities":{"ips":true,"mac":true}`, portmap)
+	b.conflist("1.0.0,1.1.0", `,"capabilities":{"ips":true,"mac":true}`, portmap)
 	eventually(t, "the runtime's network", func() error {
 		var s struct {
 			Status struct {

@@ -115,11 +115,13 @@ func (c *cluster) newNetns(name string) string {
 }
 
 // conflist writes a network configuration of culvert-cni, with fields added, and of the
-// plugins that follow it.
+// plugins that follow it. A version may be a choice: "1.0.0,1.1.0".
 func (c *cluster) conflist(version, fields string, chained ...string) {
 	c.t.Helper()
+	all := strings.Split(version, ",")
+	choice, _ := json.Marshal(all)
 	ours := fmt.Sprintf(`{"type":"culvert-cni","socket":%q,"logFile":%q%s}`, c.node.Socket, filepath.Join(c.dir, "cni.log"), fields)
-	text := fmt.Sprintf(`{"cniVersion":%q,"name":"culvert","plugins":[%s]}`, version, strings.Join(append([]string{ours}, chained...), ","))
+	text := fmt.Sprintf(`{"cniVersion":%q,"cniVersions":%s,"name":"culvert","plugins":[%s]}`, all[0], choice, strings.Join(append([]string{ours}, chained...), ","))
 	if !json.Valid([]byte(text)) {
 		c.t.Fatalf("not JSON: %s", text)
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,7 @@ func TestInContainer(t *testing.T) {
 		_, err := os.Stat(filepath.Join(conf(n), "10-culvert.conflist"))
 		return err
 	})
+	healthy(t, n, conf(n), names)
 	looked := 0
 	for _, p := range culvertJSON[[]api.Pod](t, n, "pod") {
 		if p.Name != n.Pods[0].Name { // the other's device is in the pod
@@ -125,6 +127,25 @@ func TestInContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	reach()
+}
+
+// healthy lets 'culvert doctor' examine a node as 'kubectl exec' would.
+func healthy(t *testing.T, n *lab.Node, confDir string, capabilities []string) {
+	t.Helper()
+	out := must(t, n.Netns, "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+"+strings.Join(capabilities, ",+"),
+		filepath.Join(binDir, "culvert"), "--socket", n.Socket, "doctor", "-o", "json", "--cni-conf-dir", confDir)
+	var all []struct{ Check, State, Found string }
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, f := range all {
+		if f.State != "ok" && !strings.HasPrefix(f.Check, "uplink") { // a veth is what the lab has
+			t.Errorf("doctor: %+v", f)
+		}
+		if f.Check == "peers" && !strings.HasPrefix(f.Found, "1 of 1 asked") {
+			t.Errorf("doctor: %+v", f)
+		}
+	}
 }
 
 // effective are a process's capabilities.

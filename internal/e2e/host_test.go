@@ -113,7 +113,8 @@ func TestServiceThroughKubeProxy(t *testing.T) {
 	node, peer := c.Nodes[0], c.Nodes[1]
 	client := node.Pods[0]
 	const vip = "10.96.0.10"
-	for _, endpoint := range []*lab.Pod{node.Pods[1], peer.Pods[0], client} {
+	hostNetwork := &lab.Pod{Name: "host-network", Netns: peer.Netns, Addr: peer.Addr}
+	for _, endpoint := range []*lab.Pod{node.Pods[1], peer.Pods[0], client, hostNetwork} {
 		t.Run(endpoint.Name, func(t *testing.T) {
 			l, port := listen(t, endpoint.Netns)
 			seen := make(chan netip.Addr, 8)
@@ -148,15 +149,18 @@ func TestServiceThroughKubeProxy(t *testing.T) {
 				}
 				return <-seen
 			}
-			want := client.Addr // kept, but for itself, who would answer itself
-			if endpoint == client {
+			want := client.Addr // kept, but for itself, who would answer itself, and outside of the pods' network
+			switch endpoint {
+			case client:
 				want = node.PodCIDR.Addr()
+			case hostNetwork:
+				want = node.Addr
 			}
 			if got := talk(client.Netns, vip+":80"); got != want {
 				t.Errorf("the endpoint sees %s, want %s", got, want)
 			}
 			talk(node.Netns, vip+":80")
-			if got := talk(peer.Netns, node.Addr.String()+":30080"); got != node.PodCIDR.Addr() {
+			if got := talk(peer.Netns, node.Addr.String()+":30080"); got != node.PodCIDR.Addr() && endpoint != hostNetwork {
 				t.Errorf("by NodePort the endpoint sees %s, want the node's tunnel address", got)
 			}
 			talk(client.Netns, node.Addr.String()+":30080")

@@ -3,18 +3,26 @@ package e2e
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sync/errgroup"
 
+	"culvert/ctrl/api"
 	"culvert/internal/lab"
 )
 
@@ -132,6 +140,20 @@ func talk(conns []net.Conn) (stop func() error) {
 // may be busy with other things.
 const restarts = 8
 
+// busy is by how much the machine is slower than one that does nothing else, where
+// culvertd tells its version in less than quick.
+func busy(t *testing.T) float64 {
+	t.Helper()
+	const quick, times = 25 * time.Millisecond, 4
+	begin := time.Now()
+	for range times {
+		if out, err := exec.Command(filepath.Join(binDir, "culvertd"), "--version").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	return max(1, float64(time.Since(begin))/float64(times*quick))
+}
+
 // While culvertd is started anew on a node of thirty pods, what they send and are sent is
 // missing for less than 300 ms, and their connections live on. For a culvertd that was
 // killed the kernel closes its sockets one after the other, two grace periods a pod,
@@ -150,11 +172,13 @@ func TestRestartGap(t *testing.T) {
 		bound  time.Duration
 	}{{syscall.SIGTERM, 300 * time.Millisecond}, {syscall.SIGKILL, 3 * time.Second}} {
 		best := time.Duration(math.MaxInt64)
-		for try := 0; try < restarts && best >= how.bound*slower; try++ {
-			best = min(best, c.restartGap(n, how.signal, streams))
+		for try := 0; try < restarts && best >= how.bound; try++ {
+			before := busy(t)
+			gap := c.restartGap(n, how.signal, streams)
+			best = min(best, time.Duration(float64(gap)/((before+busy(t))/2)))
 		}
-		if best >= how.bound*slower {
-			t.Errorf("%s: at the best of %d restarts nothing arrived for %v", how.signal, restarts, best)
+		if best >= how.bound {
+			t.Errorf("%s: at the best of %d restarts nothing arrived for %v of a quiet machine's time", how.signal, restarts, best)
 		}
 	}
 	if err := stop(); err != nil {
@@ -184,4 +208,112 @@ func (c *cluster) restartGap(n *lab.Node, signal syscall.Signal, streams []*stre
 		widest = max(widest, gap)
 	}
 	return widest
+}
+
+// tcxPrograms are the names of the programs at the ingress of a node's devices, sorted.
+func tcxPrograms(t *testing.T, n *lab.Node) (names []string) {
+	t.Helper()
+	if err := inside(n.Netns, func() error {
+		devices, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, d := range devices {
+			all, err := link.QueryPrograms(link.QueryOptions{Target: d.Index, Attach: ebpf.AttachTCXIngress})
+			if err != nil {
+				continue // it has gone meanwhile
+			}
+			for _, at := range all.Programs {
+				p, err := ebpf.NewProgramFromID(at.ID)
+				if err != nil {
+					continue
+				}
+				info, err := p.Info()
+				if err := errors.Join(err, p.Close()); err != nil {
+					return err
+				}
+				names = append(names, info.Name)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A culvertd that is killed leaves nothing that another one does not find, use again or
+// see removed: links, namespaces and programs do not grow in number.
+func TestKilledManyTimes(t *testing.T) {
+	c := up(t, lab.Options{Pods: 2, Interfaces: []string{"veth", "tap"}})
+	n := c.Nodes[0]
+	look := func() string { // without what changes with every process
+		links := strings.Fields(must(t, n.Netns, "ls", "/sys/class/net"))
+		for i, name := range links {
+			if strings.HasPrefix(name, "cvi") || strings.HasPrefix(name, "cvg") {
+				links[i] = name[:3]
+			}
+		}
+		return fmt.Sprintf("links %v, programs %v, ports %d", slices.Sorted(slices.Values(links)), tcxPrograms(t, n),
+			len(culvertJSON[[]api.Port](t, n, "port")))
+	}
+	before := look()
+	for round := range 6 {
+		if err := c.StopAgent(n, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, fmt.Sprintf("after round %d the node looks the same", round), func() error {
+			if after := look(); after != before {
+				return fmt.Errorf("before: %s; after: %s", before, after)
+			}
+			return nil
+		})
+	}
+	transfer(t, n.Pods[0].Netns, c.Nodes[1].Pods[0].Netns, c.Nodes[1].Pods[0].Addr.String(), 1, 1<<20)
+	transfer(t, c.Nodes[1].Pods[0].Netns, n.Pods[1].Netns, n.Pods[1].Addr.String(), 1, 1<<20)
+}
+
+// A pod whose frames came by the intake before the restart loses nothing when they are to
+// come by an XDP program of its own, and back.
+func TestRestartInAnotherMode(t *testing.T) {
+	c := up(t, lab.Options{})
+	n, far := c.Nodes[0], c.Nodes[1].Pods[0]
+	for _, mode := range []string{"generic", "auto"} {
+		if err := c.StopAgent(n, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("CULVERT_XDP_MODE", mode)
+		if err := c.StartAgent(context.Background(), n); err != nil {
+			t.Fatal(err)
+		}
+		left := slices.DeleteFunc(tcxPrograms(t, n), func(name string) bool { return name != "culvert_pod" })
+		if want := map[string]int{"auto": len(n.Pods)}[mode]; len(left) != want {
+			t.Errorf("mode %s: %d pods have the intake's program, want %d", mode, len(left), want)
+		}
+		transfer(t, n.Pods[0].Netns, far.Netns, far.Addr.String(), 1, 1<<20)
+		must(t, n.Pods[0].Netns, "ping", "-n", "-c", "1", "-W", "2", n.Pods[1].Addr.String())
+	}
+}
+
+// A second culvertd with the state directory of one that runs ends at once, says why, and
+// has touched nothing.
+func TestSecondCulvertdIsRefused(t *testing.T) {
+	c := up(t, lab.Options{Nodes: 1, Pods: 2})
+	n := c.Nodes[0]
+	before := must(t, n.Netns, "ip", "-o", "link")
+	config := filepath.Join(filepath.Dir(n.Socket), "culvertd.yaml")
+	for _, env := range []string{"A=B", "CULVERT_SOCKET=" + n.Socket + "2"} {
+		out, err := netns(n.Netns, "env", env, filepath.Join(binDir, "culvertd"), "--config", config)
+		if err == nil || strings.Count(strings.TrimSpace(out), "\n") != 0 || !strings.Contains(out, fmt.Sprintf("another culvertd (process %d) works with it", n.PID)) {
+			t.Errorf("with %q: %v, it said\n%s", env, err, out)
+		}
+	}
+	if after := must(t, n.Netns, "ip", "-o", "link"); after != before {
+		t.Errorf("links were\n%s and are\n%s", before, after)
+	}
+	must(t, n.Pods[0].Netns, "ping", "-n", "-c", "1", "-W", "2", n.Pods[1].Addr.String())
 }

@@ -7,8 +7,10 @@ package sysctl
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -39,4 +41,30 @@ func Write(name, value string) error {
 		return fmt.Errorf("%w: culvertd needs the node's /proc/sys/net writable, and %s to say where it is mounted", err, Variable)
 	}
 	return err
+}
+
+// Get is the trimmed value of a setting of the calling thread's network namespace, empty
+// if this kernel does not have it.
+func Get(name string) string {
+	text, _ := os.ReadFile(Path(name))
+	return strings.TrimSpace(string(text))
+}
+
+// Set is Write where a setting that this kernel does not have is none to set, and one
+// that has the value already need not be writable.
+func Set(name, value string) error {
+	err := Write(name, value)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || Get(name) == value {
+		return nil
+	}
+	return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+}
+
+// Glob is the names that a pattern such as net/ipv6/conf/*/accept_ra matches.
+func Glob(pattern string) (names []string) {
+	paths, _ := filepath.Glob(Path(pattern))
+	for _, p := range paths {
+		names = append(names, strings.TrimPrefix(p, root+"/"))
+	}
+	return names
 }

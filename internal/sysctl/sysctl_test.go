@@ -49,6 +49,20 @@ func TestMountedElsewhere(t *testing.T) {
 				t.Errorf("wrote %s, is %q, %v", value, got, err)
 			}
 		}
+		if names := Glob("net/ipv4/conf/*/rp_filter"); len(names) != 3 || Get(names[0]) == "" {
+			t.Errorf("all, default and lo have one: %v", names)
+		}
+		if err := errors.Join(Set("net/ipv4/no_such_thing", "1"), Set("net/ipv4/ip_forward", "0")); err != nil {
+			t.Error(err)
+		}
+		root = procSys
+		if err := Set("net/ipv4/ip_forward", "0"); err != nil {
+			t.Errorf("what has the value already: %v", err)
+		}
+		if err := Set("net/ipv4/ip_forward", "1"); err == nil {
+			t.Error("a read-only setting was set")
+		}
+		root = dir
 		if err := Write("net/ipv4/no_such_thing", "1"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a setting that is not there: %v", err)
 		}

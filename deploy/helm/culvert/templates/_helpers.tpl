@@ -16,7 +16,10 @@ app.kubernetes.io/component: node
 
 {{- /* What the container runtime is told. 1.1.0 for those that know it: they ask for STATUS. */ -}}
 {{- define "culvert.conflist" -}}
+{{- /* Mappings of ports are a portmap's where one follows, never both plugins'. */ -}}
+{{- $portMappings := true -}}
+{{- range .Values.cni.chained }}{{ if eq .type "portmap" }}{{ $portMappings = false }}{{ end }}{{ end -}}
 {{- $ours := dict "type" "culvert-cni" "socket" "/run/culvert/culvert.sock" "interface" .Values.cni.interface "logFile" .Values.cni.logFile
-  "capabilities" (dict "ips" true "mac" true "portMappings" true) -}}
+  "capabilities" (dict "ips" true "mac" true "portMappings" $portMappings) -}}
 {{- toPrettyJson (dict "cniVersion" "1.0.0" "cniVersions" (list "1.0.0" "1.1.0") "name" "culvert" "plugins" (prepend .Values.cni.chained $ours)) -}}
 {{- end }}
