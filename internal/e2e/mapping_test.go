@@ -91,9 +91,10 @@ func askWho(ns, addr string, size int) (netip.Addr, error) {
 // and UDP; also after culvertd was killed. The rest of the node's ports are its own, and
 // so is that one once the pod has gone.
 func TestMappedPorts(t *testing.T) {
-	for _, iface := range []string{"veth", "tap"} {
-		t.Run(iface, func(t *testing.T) {
-			c := up(t, lab.Options{Bridge: true, Interfaces: []string{iface}})
+	for _, o := range []lab.Options{{}, {Interfaces: []string{"tap"}}, {Encap: "none"}, {Peer: lab.Flannel}} {
+		t.Run(fmt.Sprintf("%s%s%s", o.Peer, o.Encap, strings.Join(o.Interfaces, "")), func(t *testing.T) {
+			o.Bridge = true
+			c := up(t, o)
 			w := outsideOf(t, c)
 			node, peer := c.Nodes[0], c.Nodes[1]
 			pod, other := node.Pods[0], node.Pods[1]
