@@ -91,9 +91,10 @@ func askWho(ns, addr string, size int) (netip.Addr, error) {
 // and UDP; also after culvertd was killed. The rest of the node's ports are its own, and
 // so is that one once the pod has gone.
 func TestMappedPorts(t *testing.T) {
-	for _, iface := range []string{"veth", "tap"} {
-		t.Run(iface, func(t *testing.T) {
-			c := up(t, lab.Options{Bridge: true, Interfaces: []string{iface}})
+	for _, o := range []lab.Options{{}, {Interfaces: []string{"tap"}}, {Encap: "none"}, {Peer: lab.Flannel}} {
+		t.Run(fmt.Sprintf("%s%s%s", o.Peer, o.Encap, strings.Join(o.Interfaces, "")), func(t *testing.T) {
+			o.Bridge = true
+			c := up(t, o)
 			w := outsideOf(t, c)
 			node, peer := c.Nodes[0], c.Nodes[1]
 			pod, other := node.Pods[0], node.Pods[1]
@@ -171,4 +172,30 @@ func udpEcho(addr string, size int) error {
 		}
 	}
 	return err
+}
+
+// The same over IPv6: a mapped port of the node's IPv6 address.
+func TestMappedPorts6(t *testing.T) {
+	c := up(t, lab.Options{Bridge: true, Family: lab.Dual, Underlay: lab.IPv6})
+	w := outsideOf(t, c)
+	node, peer := c.Nodes[0], c.Nodes[1]
+	pod, other := node.Pods[0], node.Pods[1]
+	c.mapPorts(node, pod, lab.PortMapping{HostPort: 8080, ContainerPort: 5201, Protocol: "tcp"},
+		lab.PortMapping{HostPort: 8080, ContainerPort: 5201, Protocol: "udp", HostIP: "::"})
+	tellWho(t, pod.Netns, 5201)
+	at := net.JoinHostPort(node.Addr.String(), "8080")
+	for _, from := range []struct {
+		ns   string
+		seen netip.Addr
+	}{
+		{w.router, netip.MustParseAddr("fd50::fe")}, {peer.Netns, peer.Addr}, {peer.Pods[0].Netns, peer.Pods[0].Addr6()},
+		{other.Netns, other.Addr6()}, {pod.Netns, node.Addr},
+	} {
+		if got, err := askWho(from.ns, at, bulk/16); err != nil || got != from.seen {
+			t.Errorf("from %s: the pod sees %s, want %s: %v", from.ns, got, from.seen, err)
+		}
+		if err := inside(from.ns, func() error { return udpEcho(at, 1200) }); err != nil {
+			t.Errorf("UDP from %s: %v", from.ns, err)
+		}
+	}
 }
