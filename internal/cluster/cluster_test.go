@@ -46,7 +46,9 @@ func (c *cluster) pods(namespace, label string) []pod {
 	if err := json.Unmarshal([]byte(c.mustKubectl("-n", namespace, "get", "pods", "-l", label, "-o", "json")), &list); err != nil {
 		c.t.Fatal(err)
 	}
-	slices.SortFunc(list.Items, func(a, b pod) int { return strings.Compare(a.Spec.NodeName+a.Metadata.Name, b.Spec.NodeName+b.Metadata.Name) })
+	slices.SortFunc(list.Items, func(a, b pod) int {
+		return strings.Compare(a.Spec.NodeName+a.Metadata.Name, b.Spec.NodeName+b.Metadata.Name)
+	})
 	return list.Items
 }
 
@@ -206,6 +208,7 @@ func testServices(t *testing.T, c *cluster) {
 	web := c.pods("default", "app=web")
 	url := "http://" + c.clusterIP("web") + "/"
 	for _, from := range []pod{web[0], web[3]} {
+		wantPage(t, "the Service's first answer", "you are ", func() (string, error) { return c.get(from, url) }) // kube-proxy takes a second
 		seen := map[string]bool{}
 		for range 40 {
 			out, err := c.get(from, url)
@@ -369,8 +372,34 @@ func testRolling(t *testing.T, c *cluster) {
 	c.running("hold", 0, time.Minute)
 }
 
-// inventory is what a node has of things that pods need.
-type inventory struct{ Links, Netns, Pods, Ports, Addresses int }
+// inventory is what a node has of things that pods need; sockets and rings are Files.
+type inventory struct{ Links, Netns, Pods, Ports, Files int }
+
+// fds is the number of files that culvertd of a node has open.
+func (c *cluster) fds(node string) int {
+	c.t.Helper()
+	return int(c.metric(node, "process_open_fds"))
+}
+
+// metric is the sum of a metric of culvertd's of a node.
+func (c *cluster) metric(node, name string) (sum float64) {
+	c.t.Helper()
+	for _, m := range c.nodes {
+		if m.host != node {
+			continue
+		}
+		for line := range strings.Lines(m.must("podtool", "get", "http://127.0.0.1:9476/metrics")) {
+			if f := strings.Fields(line); len(f) == 2 && (f[0] == name || strings.HasPrefix(f[0], name+"{")) {
+				v, err := strconv.ParseFloat(f[1], 64)
+				if err != nil {
+					c.t.Fatal(err)
+				}
+				sum += v
+			}
+		}
+	}
+	return sum
+}
 
 func (c *cluster) inventory(m *machine) (have inventory) {
 	c.t.Helper()
@@ -391,7 +420,7 @@ func (c *cluster) inventory(m *machine) (have inventory) {
 		}
 		*noun.n = len(list)
 	}
-	have.Addresses = have.Pods
+	have.Files = c.fds(m.host)
 	return have
 }
 
@@ -414,6 +443,10 @@ func testMany(t *testing.T, c *cluster) {
 	}
 	time.Sleep(2 * time.Second)
 	before := settle("", nil)
+	frames := map[string]float64{}
+	for _, m := range c.nodes {
+		frames[m.host] = c.metric(m.host, "culvert_umem_free_frames")
+	}
 	c.apply(strings.Replace(deployment("many", 100, `serve, "8080"`), "periodSeconds: 1}", "periodSeconds: 5}", 1))
 	c.running("many", 100, 3*time.Minute)
 	during := settle("", nil)
@@ -424,6 +457,11 @@ func testMany(t *testing.T, c *cluster) {
 	c.running("many", 0, 2*time.Minute)
 	settle("nothing is left", before)
 	for _, m := range c.nodes {
+		const inFlight = 64 // frames that are just being carried
+		if got := c.metric(m.host, "culvert_umem_free_frames"); got < frames[m.host]-inFlight {
+			t.Errorf("%s has %.0f free frames, had %.0f", m.host, got, frames[m.host])
+		}
+		t.Logf("%s: culvertd resident %.0f MB", m.host, c.metric(m.host, "process_resident_memory_bytes")/1e6)
 		if out, err := c.culvert(m.host, "ipam", "check"); err != nil {
 			t.Errorf("%s: %s, %v", m.host, out, err)
 		}
