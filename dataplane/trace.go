@@ -13,7 +13,7 @@ import (
 
 // TraceStep is one table asked or one rule applied.
 type TraceStep struct {
-	Table  string // parse, flow, nat, spoof, fib, adjacency, ttl, mtu, encap
+	Table  string // parse, flow, nat, spoof, fib, related, begin, adjacency, ttl, mtu, encap
 	Key    string // what was looked up
 	Result string // what was found and what follows
 }
@@ -57,7 +57,7 @@ func (e *Engine) Trace(portName string, frame []byte) (Trace, error) {
 	if !hit && mapKey(snap.Node(), &rec.info, traceL4(frame, &rec.info), &to) {
 		t.step("nat", rec.info.Key.String(), "a mapped port: it becomes %s", to)
 	}
-	return e.traceDecision(&t, snap, in, &rec, &to, hit), nil
+	return e.traceDecision(&t, snap, in, &rec, &to, frame, hit), nil
 }
 
 // portFor finds a port by name, or the pod port that owns src.
@@ -91,7 +91,8 @@ func traceL4(frame []byte, info *packet.Info) []byte {
 }
 
 // traceFlow shows whether the packet would be a hit, and returns the key that it would leave with
-// then, its own otherwise.
+// then, its own otherwise. Of a TCP segment or an SCTP packet the sequence numbers or tags are
+// not looked at: who asks has none.
 func (e *Engine) traceFlow(t *Trace, rec *record) (to packet.Key, hit bool) {
 	key := rec.info.Key
 	if rec.info.Flags&packet.Trackable == 0 {
@@ -100,7 +101,7 @@ func (e *Engine) traceFlow(t *Trace, rec *record) (to packet.Key, hit bool) {
 	}
 	v, dir, ok := e.flows.Find(&key)
 	if !ok {
-		t.step("flow", key.String(), "miss: the first packet of a flow")
+		t.step("flow", key.String(), "miss")
 		return key, false
 	}
 	t.step("flow", key.String(), "hit: %s direction, %s, %d s left", dir, v.State, v.Timeout)
@@ -138,9 +139,39 @@ func (t *Trace) traceSource(snap *fib.Snapshot, key, to *packet.Key, adj *fib.Ad
 	return drop.None
 }
 
+// traceError shows which flow an ICMP error is about; it is refused if there is none.
+func (e *Engine) traceError(t *Trace, rec *record, frame []byte) drop.Reason {
+	var q packet.Quote
+	if !packet.ParseQuote(frame, &rec.info, &q) || q.Key.Src != rec.info.Key.Dst {
+		t.step("related", rec.info.Key.String(), "it quotes no packet that its receiver has sent")
+		return drop.ICMPUnrelated
+	}
+	if !e.flows.Knows(&q) {
+		t.step("related", q.Key.String(), "%s", drop.ICMPUnrelated.What())
+		return drop.ICMPUnrelated
+	}
+	t.step("related", q.Key.String(), "hit: the error is about that packet")
+	return drop.None
+}
+
+// traceBegin shows whether a packet without a flow begins one.
+func (e *Engine) traceBegin(t *Trace, rec *record, frame []byte) drop.Reason {
+	key := rec.info.Key.String()
+	switch flow.Begin(&rec.info, traceL4(frame, &rec.info)) {
+	case flow.Alone:
+		t.step("begin", key, "it begins no flow, and goes without one")
+	case flow.Broken:
+		t.step("begin", key, "%s", drop.FlowInvalid.What())
+		return drop.FlowInvalid
+	default:
+		t.step("begin", key, "the first packet of a flow")
+	}
+	return drop.None
+}
+
 // traceDecision takes the packet through the forwarding decision to the
 // headers it would leave with.
-func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record, to *packet.Key, hit bool) Trace {
+func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *record, to *packet.Key, frame []byte, hit bool) Trace {
 	src, dst := rec.info.Key.Src.String(), to.Dst.String()
 	if r := checkSource(snap, in, rec); r != drop.None {
 		t.step("spoof", src, "%s", r.What())
@@ -168,6 +199,15 @@ func (e *Engine) traceDecision(t *Trace, snap *fib.Snapshot, in *port, rec *reco
 			return *t
 		}
 		return t.drop(drop.HostUnreachable)
+	}
+	if rec.info.Flags&packet.ICMPError != 0 {
+		if r := e.traceError(t, rec, frame); r != drop.None {
+			return t.drop(r)
+		}
+	} else if rec.info.Flags&packet.Trackable != 0 && !hit && (rec.info.TTL > 1 || adj.Kind == fib.KindLocal) {
+		if r := e.traceBegin(t, rec, frame); r != drop.None {
+			return t.drop(r)
+		}
 	}
 	t.step("adjacency", fmt.Sprint(id), "ready, mtu %d, %d bytes of headers", adj.MTU, adj.Rewrite.Len)
 	if !hit && rec.info.Flags&packet.Trackable != 0 {

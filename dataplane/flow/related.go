@@ -19,6 +19,17 @@ func (t *Table) Related(q *packet.Quote) (e *Entry, dir Direction, ok bool) {
 	return e, dir, ok
 }
 
+// Knows is whether Related finds a flow, for those that are no workers.
+func (t *Table) Knows(q *packet.Quote) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.entries == nil {
+		return false // closed
+	}
+	_, _, ok := t.Related(q)
+	return ok
+}
+
 // outstanding reports whether a direction may have sent seq without an
 // acknowledgment until now.
 func (e *Entry) outstanding(dir Direction, seq uint32) bool {

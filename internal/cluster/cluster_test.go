@@ -166,22 +166,25 @@ func TestCluster(t *testing.T) {
 		{"pods", testPods}, {"services", testServices}, {"nodes", testNodes}, {"logs", testLogs},
 		{"restart", testRestart}, {"rolling", testRolling}, {"many", testMany}, {"drain", testDrain},
 	} {
-		t.Run(step.name, func(t *testing.T) {
-			outer := c.t
-			c.t = t
-			for _, m := range append(c.nodes, c.control) {
-				m.t = t
-			}
-			defer func() {
-				c.t = outer
-				for _, m := range append(c.nodes, c.control) {
-					m.t = outer
-				}
-			}()
-			step.run(t, c)
-		})
+		c.step(step.name, step.run)
 		lap(step.name)
 	}
+}
+
+// step runs a part of the test on the cluster.
+func (c *cluster) step(name string, run func(*testing.T, *cluster)) {
+	whole := c.t
+	to := func(t *testing.T) {
+		c.t = t
+		for _, m := range append(c.nodes, c.control) {
+			m.t = t
+		}
+	}
+	defer to(whole)
+	whole.Run(name, func(t *testing.T) {
+		to(t)
+		run(t, c)
+	})
 }
 
 // Pods reach each other, on one node and on two, with their own addresses.

@@ -110,6 +110,7 @@ func TestContainersCNITool(t *testing.T) {
 			for _, addr := range far.Addrs {
 				c.mustIn(pod, "ping", "-n", "-c", "1", "-W", "5", addr.String())
 			}
+			c.hostPort(pod, "80", "8080", false)
 			if _, err := c.cnitool("add", pod, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME=web"); err == nil || !strings.Contains(err.Error(), "already") {
 				t.Errorf("a second ADD: %v", err)
 			}

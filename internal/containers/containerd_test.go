@@ -89,8 +89,24 @@ func (b *box) stopPod(s *sandbox, remove bool) {
 // other, pods of the other node reach them, nodes do, and their host ports; also after culvertd was killed and started again, and
 // leave nothing.
 func TestContainersContainerd(t *testing.T) {
-	b := newBox(t)
-	b.conflist("1.0.0,1.1.0", `,"capabilities":{"ips":true,"mac":true}`, portmap)
+	for name, conf := range map[string]struct {
+		ours    string
+		chained []string
+	}{
+		"alone":   {`,"capabilities":{"ips":true,"mac":true,"portMappings":true}`, nil},
+		"portmap": {`,"capabilities":{"ips":true,"mac":true}`, []string{portmap}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t)
+			b.conflist("1.0.0,1.1.0", conf.ours, conf.chained...)
+			b.lifeOfPods(len(conf.chained) > 0)
+		})
+	}
+}
+
+// lifeOfPods is the test; portmapped says who does port mappings.
+func (b *box) lifeOfPods(portmapped bool) {
+	t := b.t
 	eventually(t, "the runtime's network", func() error {
 		var s struct {
 			Status struct {
@@ -138,8 +154,11 @@ func TestContainersContainerd(t *testing.T) {
 	}
 	reached()
 	dnat := "--to-destination " + web.ip + ":8080"
-	if got := b.mustIn(b.node.Netns, "iptables-save", "-t", "nat"); !strings.Contains(got, dnat) {
-		t.Errorf("portmap was not asked for %q:\n%s", dnat, got)
+	if got := b.mustIn(b.node.Netns, "iptables-save", "-t", "nat"); strings.Contains(got, dnat) != portmapped {
+		t.Errorf("portmap behind us: %t, %q:\n%s", portmapped, dnat, got)
+	}
+	if p := b.pods()["web"]; (len(p.PortMappings) == 0) != portmapped {
+		t.Errorf("portmap behind us: %t, culvertd's mappings %+v", portmapped, p.PortMappings)
 	}
 
 	// culvertd crashes. A pod that ends meanwhile ends, one that begins has to wait.
