@@ -124,9 +124,7 @@ func (a *Agent) Detach(rec pods.Record) error {
 	a.program.RemovePod(rec.HostName)
 	err := p.close(a.engine)
 	a.forgetFlows(rec.Addrs)
-	if len(rec.PortMappings) > 0 {
-		a.steer(true)
-	}
+	a.unmapPorts(&rec)
 	return err
 }
 

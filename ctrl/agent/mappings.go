@@ -37,3 +37,14 @@ func (a *Agent) mapPorts(rec *pods.Record, ports []program.PortMapping) {
 			slices.ContainsFunc(ports, func(m program.PortMapping) bool { return m.Proto == v.Orig.Proto && m.Port == v.Orig.DstPort })
 	})
 }
+
+// unmapPorts gives a pod's mapped ports back to the node, once the tables have them no more. An
+// agent that stops leaves its uplinks as they are until it lets go of them.
+func (a *Agent) unmapPorts(rec *pods.Record) {
+	a.mu.Lock()
+	stopping := a.stopping
+	a.mu.Unlock()
+	if !stopping && len(rec.PortMappings) > 0 {
+		a.steer(true)
+	}
+}

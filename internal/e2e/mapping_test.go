@@ -135,6 +135,10 @@ func TestMappedPorts(t *testing.T) {
 			if err := c.StartAgent(context.Background(), node); err != nil {
 				t.Fatal(err)
 			}
+			eventually(t, "the mapped port", func() error { // the uplinks' programs know of it a moment after the agent answers
+				_, err := askWho(w.host, at, 1)
+				return err
+			})
 			reach()
 			if out := culvert(t, node, "flow", "--dst", node.Addr.String()); !strings.Contains(out, "src="+pod.Addr.String()) {
 				t.Errorf("culvert flow does not show the translation:\n%s", out)
