@@ -60,11 +60,12 @@ type examined struct {
 	peers   []api.Peer
 	confDir string // of the container runtime
 	conf    string // name of the file that the agent puts there; empty: none
+	ports   string // that pods leave the cluster by, as LOW-HIGH
 }
 
 // examine asks the agent.
 func (a *app) examine(ctx context.Context, m *machine, confDir string) *examined {
-	e, client := &examined{confDir: defaultConfDir}, a.client()
+	e, client := &examined{confDir: defaultConfDir, ports: defaultPorts}, a.client()
 	var s api.Status
 	if e.err = client.Get(ctx, "/v1/status", &s); e.err == nil {
 		e.status, m.elsewhere = &s, otherNamespace(client.Socket())
@@ -72,6 +73,12 @@ func (a *app) examine(ctx context.Context, m *machine, confDir string) *examined
 		// An agent that says how it is says the rest, or says so at the next command.
 		_ = client.Get(ctx, "/v1/peers", &e.peers)
 		_ = client.Get(ctx, "/v1/config", &config)
+		if ports := setting(&config, "nat.ports"); ports != "" {
+			e.ports = ports
+		}
+		if setting(&config, "nat.outgoing") == "off" {
+			e.ports = ""
+		}
 		if dir := setting(&config, "cni.confDir"); dir != "" {
 			e.confDir, e.conf = dir, filepath.Base(setting(&config, "cni.conf"))
 		}
@@ -84,6 +91,9 @@ func (a *app) examine(ctx context.Context, m *machine, confDir string) *examined
 
 // defaultConfDir is the one of containerd and CRI-O.
 const defaultConfDir = "/etc/cni/net.d"
+
+// defaultPorts is nat.ports where nobody has written another range.
+const defaultPorts = "61000-65535"
 
 // setting is the text of a key of the configuration.
 func setting(c *api.ConfigView, key string) string {
@@ -106,6 +116,7 @@ func (m *machine) examination(ctx context.Context, e *examined, peers int) []fin
 	}
 	if m.elsewhere == "" {
 		all = append(all, m.checkForwarding(e.status)...)
+		all = append(all, m.checkPorts(e.ports)...)
 		all = append(all, m.checkDevices(e.status)...)
 	}
 	all = append(all, m.checkCNI(e)...)

@@ -24,6 +24,36 @@ func (m *machine) checkForwarding(s *api.Status) []finding {
 		"sysctl -w net.ipv4.ip_forward=1, and see what switched it off: culvertd does so at its start (/etc/sysctl.d)"}}
 }
 
+// checkPorts: the ports that pods leave the cluster by are not to be chosen by the node's
+// own stack.
+func (m *machine) checkPorts(ours string) []finding {
+	var low, high, first, last int
+	if n, _ := fmt.Sscanf(ours, "%d-%d", &low, &high); n != 2 {
+		return nil
+	}
+	chosen := m.read("proc/sys/net/ipv4/ip_local_port_range")
+	if n, _ := fmt.Sscan(chosen, &first, &last); n != 2 || last < low || high < first {
+		return []finding{{"nat ports", stateOK, ours + ", which the node does not choose of", ""}}
+	}
+	if reserved(m.read("proc/sys/net/ipv4/ip_local_reserved_ports"), max(low, first), min(high, last)) {
+		return []finding{{"nat ports", stateOK, ours + ", reserved", ""}}
+	}
+	return []finding{{"nat ports", stateWarn, fmt.Sprintf("the node chooses its own ports from %d to %d, and pods leave the cluster by %s", first, last, ours),
+		"sysctl -w net.ipv4.ip_local_reserved_ports=" + ours + ", or set nat.ports to others: a connection of both would be one"}}
+}
+
+// reserved reports whether a list such as 80,6000-6010 has all ports from low to high in one
+// of its ranges.
+func reserved(list string, low, high int) bool {
+	for part := range strings.SplitSeq(list, ",") {
+		var from, to int
+		if n, _ := fmt.Sscanf(part, "%d-%d", &from, &to); n == 2 && from <= low && high <= to {
+			return true
+		}
+	}
+	return false
+}
+
 // otherNetworks are devices of other network agents, by pattern.
 var otherNetworks = []struct{ pattern, owner string }{
 	{"flannel.*", "flannel"}, {"flannel-v6.*", "flannel"}, {"cni0", "flannel or another bridge"}, {"vxlan.calico", "Calico"}, {"vxlan-v6.calico", "Calico"},

@@ -60,7 +60,7 @@ func fakeMachine(t *testing.T, edit map[string]string) *machine {
 
 // with is an agent of that status, with the peer of apitest.
 func with(s *api.Status) *examined {
-	return &examined{status: s, peers: apitest.New().PeerList, confDir: defaultConfDir, conf: "10-culvert.conflist"}
+	return &examined{status: s, peers: apitest.New().PeerList, confDir: defaultConfDir, conf: "10-culvert.conflist", ports: defaultPorts}
 }
 
 func TestDoctorIsContent(t *testing.T) {
@@ -151,6 +151,10 @@ func TestDoctorFinds(t *testing.T) {
 
 		{name: "does not forward", edit: map[string]string{"proc/sys/net/ipv4/ip_forward": "0"}, check: "ip_forward", state: stateFail, text: "net.ipv4.ip_forward=1"},
 		{name: "does not forward yet", edit: map[string]string{"proc/sys/net/ipv4/ip_forward": "0"}, agent: gone, check: "ip_forward", state: stateOK, text: "culvertd"},
+		{name: "ports of its own", edit: map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "32768\t60999"}, check: "nat ports", state: stateOK, text: "61000-65535"},
+		{name: "ports of both", edit: map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "1024\t65535"}, check: "nat ports", state: stateWarn, text: "ip_local_reserved_ports=61000-65535"},
+		{name: "ports of both, reserved", edit: map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "1024\t65535", "proc/sys/net/ipv4/ip_local_reserved_ports": "80,61000-65535"}, check: "nat ports", state: stateOK, text: "reserved"},
+		{name: "other ports of both", edit: map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "32768\t60999"}, agent: func(e *examined) { e.ports = "60000-62000" }, check: "nat ports", state: stateWarn, text: "60000-62000"},
 		{name: "flannel", machine: devices(probe.Device{Name: "flannel.1", Kind: "vxlan", VNI: 1, Port: 8472}), check: "other networks", state: stateWarn, text: "flannel is or was here: flannel.1"},
 		{name: "the same tunnel", machine: devices(probe.Device{Name: "vxlan.calico", Kind: "vxlan", VNI: 4096, Port: 4789}), check: "other networks", state: stateFail, text: "ip link del vxlan.calico"},
 		{name: "Calico's pods", machine: devices(probe.Device{Name: "cali0123456789a"}), check: "other networks", state: stateWarn, text: "Calico"},
