@@ -109,7 +109,7 @@ func (a *Agent) tellHost(d *flavour.Desired) {
 	a.mu.Lock()
 	h, mtu := a.host, a.mtu
 	a.mu.Unlock()
-	if h == nil {
+	if h == nil || mtu == 0 { // no uplink yet
 		return
 	}
 	h.link.Set(hostWants(d, mtu))

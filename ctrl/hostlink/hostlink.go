@@ -168,8 +168,11 @@ func (l *Link) sync() error {
 	want := l.want
 	l.mu.Unlock()
 	link, err := l.handle.LinkByIndex(l.index)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil // who opened it hears of that, and opens it anew
+	}
 	if err != nil {
-		return fmt.Errorf("%s is gone: restart culvertd, which makes it again: %w", Name, err)
+		return fmt.Errorf("%s: looking at the device: %w", Name, err)
 	}
 	if want.MTU != 0 && link.Attrs().MTU != want.MTU {
 		if err := l.handle.LinkSetMTU(link, want.MTU); err != nil {

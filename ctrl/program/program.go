@@ -160,7 +160,13 @@ func (p *Programmer) RemoveUplink(ifindex int) {
 // SetHost says which port leads to the node's own stack. From now on its addresses, the
 // Services', and what the kernel reaches otherwise than by a gateway lead there.
 func (p *Programmer) SetHost(h Host) {
-	p.change(func() scope { p.host = h; return scope{node: true, out: true, svc: true} })
+	p.change(func() scope {
+		if p.host == h {
+			return scope{}
+		}
+		p.host = h
+		return scope{node: true, out: true, svc: true}
+	})
 }
 
 // AddPod routes a pod's addresses to its port. An address that another pod has
