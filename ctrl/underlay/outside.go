@@ -93,7 +93,8 @@ func (w *Watcher) outsideOf(r *netlink.Route, family int) (o outside, ok bool) {
 		return o, false
 	}
 	o.dst = prefixOf(r.Dst, family)
-	if a := o.dst.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+	// IPv4's link-local addresses are used beyond a link: metadata servers, node-local DNS.
+	if a := o.dst.Addr(); a.IsLoopback() || a.IsMulticast() || a.Is6() && a.IsLinkLocalUnicast() {
 		return o, false
 	}
 	if d := w.devices[r.LinkIndex]; w.ours != "" && d.name == w.ours {

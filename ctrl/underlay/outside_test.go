@@ -38,6 +38,7 @@ func TestRoutesOfTheKernel(t *testing.T) {
 	b.node.AddAddr(t, other, "10.78.0.1/24")
 	testnet.Veth(t, b.node, pods, b.peer, name("d"))
 	b.node.AddAddr(t, pods, "10.244.1.0/32")
+	b.node.AddAddr(t, other, "169.254.20.10/32") // as node-local DNS has it
 	addRoute(t, b.node, pods, "10.244.2.0/24", "")
 	addRoute(t, b.node, b.dev, "0.0.0.0/0", "10.77.0.2")
 	addRoute(t, b.node, b.dev, "::/0", "fd77::2")
@@ -57,6 +58,7 @@ func TestRoutesOfTheKernel(t *testing.T) {
 10.90.0.0/16 via 10.77.0.2 mtu 1400 resolved true
 10.91.0.0/16
 10.92.0.0/16
+169.254.20.10/32
 ::/0 via fd77::2 mtu 1500 resolved true
 fd77::/64
 fd77::1/128`
