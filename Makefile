@@ -23,8 +23,9 @@ VMTAGS ?= vm
 VMFLAGS ?=
 KUBEPACKAGES ?= ./internal/kubetest ./ctrl/kube/... ./internal/e2e
 # End-to-end tests that are about what is on the wire, and so about no goroutine that
-# others do not start: under the race detector all of them would take a quarter of an hour.
-RACESKIP := OnTheWire|AsTheKernels|ExchangeEverything|BothFamilies|DualStack|BigFrames|UDPSegment|Traceroute|PathMTU|Jumbo|FragmentsIn|ErrorsPass|NarrowPath|OuterFragments|LabCommands|EveryPair|Flood|WriteUp|Encapsulations|Stacked|Routed|IPv6Alone|InContainer
+# others do not start, or that measure: under the race detector all of them would take a
+# quarter of an hour.
+RACESKIP := RestartGap|OnTheWire|AsTheKernels|ExchangeEverything|BothFamilies|DualStack|BigFrames|UDPSegment|Traceroute|PathMTU|Jumbo|FragmentsIn|ErrorsPass|NarrowPath|OuterFragments|LabCommands|EveryPair|Flood|WriteUp|Encapsulations|Stacked|Routed|IPv6Alone|InContainer
 KUBEFLAGS ?=
 KUBEPROGRAMS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl
 CLUSTERFLAGS ?=
