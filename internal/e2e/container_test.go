@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -123,10 +126,51 @@ func TestInContainer(t *testing.T) {
 	if err := c.StopAgent(n, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.StartAgent(context.Background(), n); err != nil {
+	file := filepath.Join(conf(n), "10-culvert.conflist")
+	if err := os.Remove(file); err != nil { // on a new node it is not there
 		t.Fatal(err)
 	}
+	startUnready(t, c, n, func() {
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the runtime is told of an agent that is not ready: %v", err)
+		}
+	})
 	reach()
+	eventually(t, "the runtime is told again", func() error {
+		_, err := os.Stat(file)
+		return err
+	})
+}
+
+// startUnready starts a node's agent without its manifests, calls meanwhile when it has
+// said for a while that it is not ready, and gives it the manifests.
+func startUnready(t *testing.T, c *cluster, n *lab.Node, meanwhile func()) {
+	t.Helper()
+	away := c.ManifestDir() + ".away"
+	if err := errors.Join(os.Rename(c.ManifestDir(), away), os.Mkdir(c.ManifestDir(), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- c.StartAgent(context.Background(), n) }()
+	eventually(t, "the agent is not ready", func() error {
+		var s api.Status
+		if err := api.NewClient(n.Socket).Get(t.Context(), "/v1/status", &s); err != nil {
+			return err
+		}
+		if s.Ready || !strings.Contains(strings.Join(s.Reasons, " "), "Node object") {
+			return fmt.Errorf("ready %v: %v", s.Ready, s.Reasons)
+		}
+		return nil
+	})
+	time.Sleep(500 * time.Millisecond) // more than twice as long as it waits between looks
+	meanwhile()
+	files, err := filepath.Glob(filepath.Join(away, "*"))
+	for _, f := range files {
+		err = errors.Join(err, os.Rename(f, filepath.Join(c.ManifestDir(), filepath.Base(f))))
+	}
+	if err = errors.Join(err, <-started); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // healthy lets 'culvert doctor' examine a node as 'kubectl exec' would.
