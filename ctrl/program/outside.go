@@ -17,17 +17,20 @@ func (p *Programmer) wantOutside() (r rows) {
 	known := map[string]bool{}
 	for _, out := range p.underlay.Routes() {
 		ready := slices.DeleteFunc(slices.Clone(out.Hops), func(nh underlay.NextHop) bool { return p.problem(nh) != nil })
-		to := "outside by the host"
+		to, protocol := "outside by the host", protoKernel
 		switch {
 		case len(ready) > 0:
 			to = p.wantGateways(&r, known, ready)
 		case p.host.Dev == "":
 			continue
-		case !known[to]:
-			known[to] = true
-			r.adjacencies = append(r.adjacencies, adjacencyRow{to, p.toHost(true)})
+		case out.Own: // of any device, and Services' in kube-proxy's IPVS mode: not out of the cluster
+			to, protocol = "own addresses", protoAddress
 		}
-		r.routes = append(r.routes, routeRow{out.Dst.Masked(), route{to, protoKernel}})
+		if len(ready) == 0 && !known[to] {
+			known[to] = true
+			r.adjacencies = append(r.adjacencies, adjacencyRow{to, p.toHost(!out.Own)})
+		}
+		r.routes = append(r.routes, routeRow{out.Dst.Masked(), route{to, protocol}})
 	}
 	return r
 }

@@ -64,7 +64,9 @@ func TestWaysOutside(t *testing.T) {
 	k := &kernel{network{addr("192.168.0.2"): resolved("192.168.0.2")}, []underlay.Route{
 		{Dst: prefix("0.0.0.0/0"), Hops: []underlay.NextHop{gateway("192.168.0.254", true)}},
 		{Dst: prefix("192.168.0.0/24")},
-		{Dst: prefix("192.168.0.1/32")},
+		{Dst: prefix("192.168.0.1/32"), Own: true},
+		{Dst: prefix("172.17.0.1/32"), Own: true}, // of another device
+		{Dst: prefix("10.96.0.10/32"), Own: true}, // as kube-proxy has it in its IPVS mode
 		{Dst: prefix("10.0.0.0/8"), Hops: []underlay.NextHop{gateway("192.168.0.253", false)}},
 		{Dst: prefix("10.244.0.0/16")},
 		{Dst: prefix("172.16.0.0/12"), Hops: []underlay.NextHop{gateway("192.168.0.253", false), gateway("192.168.0.254", true), gateway("192.168.0.252", true)}},
@@ -86,10 +88,12 @@ func TestWaysOutside(t *testing.T) {
 		"192.168.0.7":  "192.168.0.0/24 local dev culvert0 outside proto kernel",
 		"192.168.0.1":  "192.168.0.1/32 local dev culvert0 proto kernel",
 		"192.168.0.2":  "192.168.0.2/32 vxlan via 192.168.0.2 dev eth0 proto node",
+		"172.17.0.1":   "172.17.0.1/32 local dev culvert0 proto address",
 		"10.9.9.9":     "10.0.0.0/8 local dev culvert0 outside proto kernel", // the kernel asks for the gateway
 		"10.244.2.9":   "10.244.2.0/24 vxlan via 192.168.0.2 dev eth0 proto culvert",
 		"10.244.1.9":   "10.244.1.0/24 blackhole proto culvert",
-		"10.96.0.10":   "10.96.0.0/12 local dev culvert0 proto service",
+		"10.96.0.10":   "10.96.0.10/32 local dev culvert0 proto address",
+		"10.96.0.11":   "10.96.0.0/12 local dev culvert0 proto service",
 		"203.0.113.7":  "203.0.113.7/32 local dev culvert0 proto service",
 		"10.244.1.0":   "10.244.1.0/32 local dev culvert0 proto kernel",
 		"172.16.0.1":   "172.16.0.0/12 direct via 192.168.0.254 dev eth0 outside proto kernel",
@@ -105,7 +109,7 @@ func TestWaysOutside(t *testing.T) {
 	}
 
 	// Things change: a gateway answers, a Service goes, the default route goes.
-	k.routes[3].Hops = []underlay.NextHop{gateway("192.168.0.253", true)}
+	k.routes[5].Hops = []underlay.NextHop{gateway("192.168.0.253", true)}
 	k.routes = k.routes[1:]
 	p.UnderlayChanged()
 	less := *d
@@ -115,7 +119,7 @@ func TestWaysOutside(t *testing.T) {
 		"10.9.9.9":    "10.0.0.0/8 direct via 192.168.0.253 dev eth0 outside proto kernel",
 		"8.8.8.8":     "nowhere",
 		"203.0.113.7": "nowhere",
-		"10.96.0.10":  "10.96.0.0/12 local dev culvert0 proto service",
+		"10.96.0.11":  "10.96.0.0/12 local dev culvert0 proto service",
 	})
 	if drift := p.Repair(); drift.Any() {
 		t.Errorf("drift: %+v", drift)

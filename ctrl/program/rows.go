@@ -81,13 +81,14 @@ const (
 	protoKernel  = "kernel"  // the node's own addresses
 	protoCNI     = "cni"     // pods of this node
 	protoNode    = "node"    // other nodes themselves
+	protoAddress = "address" // addresses of the node's stack that are not the cluster's
 	protoService = "service" // what the cluster's Services are reached at
 )
 
 // Beside reports whether a route is beside those of the cluster's pods: to other nodes
-// themselves, to Services, and out of the cluster.
+// themselves, to Services, to what else the node's stack has, and out of the cluster.
 func Beside(r fib.Route, s *fib.Snapshot) bool {
-	return r.Protocol == protoNode || r.Protocol == protoService || s.Adjacency(r.Adj).Outside
+	return r.Protocol == protoNode || r.Protocol == protoService || r.Protocol == protoAddress || s.Adjacency(r.Adj).Outside
 }
 
 // vxlanDev is the device that FDB and neighbour entries of the overlay are

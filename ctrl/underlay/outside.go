@@ -14,6 +14,8 @@ import (
 // Route is one of the kernel's routes, as a pod's packet out of the cluster takes it.
 type Route struct {
 	Dst netip.Prefix
+	// Own: it is the node's own, such as an address of any of its devices.
+	Own bool
 	// Hops are its next hops, all of them gateways on uplinks. None: the destination is
 	// the kernel's to reach, or to take, or to refuse.
 	Hops []NextHop
@@ -28,9 +30,10 @@ type outside struct {
 	dst  netip.Prefix
 	via  route // no hops: the kernel's
 	rank int   // the route's metric; the local table goes before all
+	own  bool  // of the local table
 }
 
-func (r *outside) equal(o *outside) bool { return r.dst == o.dst && r.via.equal(&o.via) }
+func (r *outside) equal(o *outside) bool { return r.dst == o.dst && r.own == o.own && r.via.equal(&o.via) }
 
 // Routes are the kernel's routes and its own addresses in the order of their prefixes,
 // without what is of one link only. Those of the main and the local table: a packet
@@ -40,7 +43,7 @@ func (w *Watcher) Routes() []Route {
 	defer w.mu.RUnlock()
 	all := make([]Route, 0, len(w.outside))
 	for i := range w.outside {
-		r := Route{Dst: w.outside[i].dst}
+		r := Route{Dst: w.outside[i].dst, Own: w.outside[i].own}
 		for _, by := range w.outside[i].via.hops {
 			nh, err := w.nextHop(&w.outside[i].via, by)
 			if err == nil && nh.Ifindex != 0 {
@@ -101,7 +104,7 @@ func (w *Watcher) outsideOf(r *netlink.Route, family int) (o outside, ok bool) {
 		return o, false // what leads to pods
 	}
 	if r.Table == unix.RT_TABLE_LOCAL {
-		o.rank = -1
+		o.rank, o.own = -1, true
 		return o, true
 	}
 	o.rank = r.Priority

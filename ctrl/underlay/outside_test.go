@@ -19,6 +19,9 @@ func described(w *Watcher) string {
 	var lines []string
 	for _, r := range w.Routes() {
 		line := r.Dst.String()
+		if r.Own {
+			line += " own"
+		}
 		for _, h := range r.Hops {
 			line += fmt.Sprintf(" via %s mtu %d resolved %t", h.Via, h.MTU, h.Resolved)
 		}
@@ -52,16 +55,16 @@ func TestRoutesOfTheKernel(t *testing.T) {
 	b.run(brisk)
 	const want = `0.0.0.0/0 via 10.77.0.2 mtu 1500 resolved true
 10.77.0.0/24
-10.77.0.1/32
+10.77.0.1/32 own
 10.78.0.0/24
-10.78.0.1/32
+10.78.0.1/32 own
 10.90.0.0/16 via 10.77.0.2 mtu 1400 resolved true
 10.91.0.0/16
 10.92.0.0/16
 169.254.20.10/32
 ::/0 via fd77::2 mtu 1500 resolved true
 fd77::/64
-fd77::1/128`
+fd77::1/128 own`
 	b.until(5*time.Second, "the routes", func() (bool, any) { got := described(w); return got == want, got })
 	if all := w.Routes(); !slices.IsSortedFunc(all, func(a, b Route) int { return a.Dst.Addr().Compare(b.Dst.Addr()) }) {
 		t.Errorf("not in order: %v", all)
