@@ -3,6 +3,7 @@ package underlay
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,7 +23,7 @@ type Route struct {
 }
 
 // maxRoutes bounds what is mirrored of a kernel with a table of the whole Internet: the
-// widest prefixes are kept, and the rest goes where those lead.
+// node's own addresses and the widest prefixes are kept, and the rest goes where those lead.
 const maxRoutes = 4096
 
 // outside is a route as the mirror has it.
@@ -33,7 +34,9 @@ type outside struct {
 	own  bool  // of the local table
 }
 
-func (r *outside) equal(o *outside) bool { return r.dst == o.dst && r.own == o.own && r.via.equal(&o.via) }
+func (r *outside) equal(o *outside) bool {
+	return r.dst == o.dst && r.own == o.own && r.via.equal(&o.via)
+}
 
 // Routes are the kernel's routes and its own addresses in the order of their prefixes,
 // without what is of one link only. Those of the main and the local table: a packet
@@ -74,18 +77,26 @@ func (w *Watcher) readRoutes() ([]outside, error) {
 			}
 		}
 	}
-	all := make([]outside, 0, len(best))
-	for _, o := range best {
-		all = append(all, o)
+	return widest(slices.Collect(maps.Values(best)), maxRoutes), nil
+}
+
+// widest are n of the routes at most, in the order of their prefixes: the node's own
+// addresses, and of what leads elsewhere the widest prefixes.
+func widest(all []outside, n int) []outside {
+	rank := func(o *outside) int {
+		if o.own {
+			return -1
+		}
+		return o.dst.Bits()
 	}
 	slices.SortFunc(all, func(a, b outside) int {
-		return cmp.Or(cmp.Compare(a.dst.Bits(), b.dst.Bits()), a.dst.Addr().Compare(b.dst.Addr()))
+		return cmp.Or(cmp.Compare(rank(&a), rank(&b)), a.dst.Addr().Compare(b.dst.Addr()))
 	})
-	all = all[:min(len(all), maxRoutes)]
+	all = all[:min(len(all), n)]
 	slices.SortFunc(all, func(a, b outside) int {
 		return cmp.Or(a.dst.Addr().Compare(b.dst.Addr()), cmp.Compare(a.dst.Bits(), b.dst.Bits()))
 	})
-	return all, nil
+	return all
 }
 
 // outsideOf takes over a route of the kernel's, unless it is of no use to pods.

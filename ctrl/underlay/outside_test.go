@@ -2,6 +2,7 @@ package underlay
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func TestRoutesOfTheKernel(t *testing.T) {
 10.90.0.0/16 via 10.77.0.2 mtu 1400 resolved true
 10.91.0.0/16
 10.92.0.0/16
-169.254.20.10/32
+169.254.20.10/32 own
 ::/0 via fd77::2 mtu 1500 resolved true
 fd77::/64
 fd77::1/128 own`
@@ -76,4 +77,20 @@ fd77::1/128 own`
 		got := described(w)
 		return strings.Contains(got, "10.93.0.0/16 via 10.77.0.2 mtu 1500 resolved true"), got
 	})
+}
+
+// A table of the Internet does not push the node's own addresses out.
+func TestWidestRoutes(t *testing.T) {
+	var all []outside
+	for i := range 9 {
+		all = append(all, outside{dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + i), 0, 0, 0}), 24-i)})
+	}
+	all = append(all, outside{dst: netip.MustParsePrefix("172.17.0.1/32"), own: true}, outside{dst: netip.MustParsePrefix("0.0.0.0/0")})
+	var got []string
+	for _, o := range widest(all, 4) {
+		got = append(got, o.dst.String())
+	}
+	if want := "0.0.0.0/0 27.0.0.0/17 28.0.0.0/16 172.17.0.1/32"; strings.Join(got, " ") != want {
+		t.Errorf("%v, want %s", got, want)
+	}
 }
