@@ -55,6 +55,21 @@ func (w *worker) keepsSource(rec *record, adj *fib.Adjacency) drop.Reason {
 	return drop.None
 }
 
+// outdated reports whether the flow of a packet of its original direction, which becomes
+// one of key to and leaves by adj, is to begin anew: the tables say by now that it is to be
+// translated, or to another address, or not. Somebody who goes on sending would keep
+// it alive for ever. One that is answered without translation keeps its address.
+func (w *worker) outdated(rec *record, to *packet.Key, adj *fib.Adjacency) bool {
+	key, node := &rec.info.Key, w.snap.Node()
+	if !rec.nat {
+		return adj.Outside && !rec.entry.Replied() && node.NAT.Holds(&key.Src, &key.Dst)
+	}
+	if to.Dst != key.Dst {
+		return false // by a mapped port
+	}
+	return to.Src != node.Addr4 && to.Src != node.Addr6 || adj.Kind == fib.KindLocal && !adj.Outside
+}
+
 // maxPortTries bounds what the first packet of a flow costs when many ports are taken.
 const maxPortTries = 128
 

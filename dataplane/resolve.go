@@ -105,6 +105,11 @@ func (w *worker) resolve(f *frame.Frame, rec *record) (*fib.Adjacency, drop.Reas
 		id, adj = w.backToHost(rec, rec.entry, id, adj)
 		id, adj = w.besideTunnel(rec, &to, id, adj)
 	}
+	if r == drop.None && rec.entry != nil && rec.dir == flow.Original && w.outdated(rec, &to, adj) {
+		w.flows.Drop(rec.entry)
+		rec.entry, rec.nat = nil, false
+		return w.resolve(f, rec)
+	}
 	if rec.entry != nil && (r == drop.NoRoute || r == drop.Blackhole || r == drop.Reject) {
 		w.flows.Drop(rec.entry)
 		rec.entry = nil
