@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"culvert/ctrl/flavour"
 	"culvert/ctrl/underlay"
 	"culvert/encap"
 	"culvert/fib"
@@ -14,6 +15,9 @@ import (
 // reached by another device, by way of the node's own stack, which knows how. So is what a
 // gateway is to have that does not answer: the kernel asks for it, too.
 func (p *Programmer) wantOutside() (r rows) {
+	if !isKnown(p.desired) {
+		return r
+	}
 	known := map[string]bool{}
 	for _, out := range p.underlay.Routes() {
 		ready := slices.DeleteFunc(slices.Clone(out.Hops), func(nh underlay.NextHop) bool { return p.problem(nh) != nil })
@@ -34,6 +38,10 @@ func (p *Programmer) wantOutside() (r rows) {
 	}
 	return r
 }
+
+// isKnown reports whether the cluster says who this node is. Before, as while culvertd
+// starts, nobody knows which pods' packets are translated, nor to what.
+func isKnown(d *flavour.Desired) bool { return d.Local != nil && d.Local.PublicIP.IsValid() }
 
 // wantGateways adds the gateways of a route, which others may have as well, and returns
 // what the route leads to.

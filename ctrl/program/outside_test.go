@@ -134,3 +134,15 @@ func TestWaysOutside(t *testing.T) {
 		}
 	}
 }
+
+// Before the cluster says who this node is, nobody can say which packets leave it with
+// what address: none do.
+func TestNoWayOutsideForNobody(t *testing.T) {
+	k := &kernel{network{}, []underlay.Route{{Dst: prefix("0.0.0.0/0"), Hops: []underlay.NextHop{gateway("192.168.0.254", true)}}}}
+	p := New(slog.New(slog.DiscardHandler), &recorder{}, k)
+	p.SetUplink(Uplink{Ifindex: 7, Name: "eth0", Port: 3})
+	p.SetHost(Host{Dev: "culvert0", Port: 5, MAC: packet.MAC{2, 5: 5}, MTU: 1450})
+	wantWays(t, p.Snapshot(), map[string]string{"8.8.8.8": "nowhere"})
+	p.SetDesired(desired())
+	wantWays(t, p.Snapshot(), map[string]string{"8.8.8.8": "0.0.0.0/0 direct via 192.168.0.254 dev eth0 outside proto kernel"})
+}

@@ -131,7 +131,8 @@ func (p *Programmer) SetDesired(d *flavour.Desired) {
 	p.change(func() scope {
 		before := p.desired
 		p.desired = d
-		return scope{peers: true, all: !sameForPeers(before, d), node: true, svc: !slices.Equal(before.Services, d.Services)}
+		return scope{peers: true, all: !sameForPeers(before, d), node: true, svc: !slices.Equal(before.Services, d.Services),
+			out: isKnown(before) != isKnown(d)}
 	})
 }
 
