@@ -290,8 +290,8 @@ func checkRouted(snap *fib.Snapshot, rec *record) drop.Reason {
 		return drop.None
 	case snap.ViaDirect(src), snap.IsDirectPeer(*src):
 		return drop.None
-	case isOutside(snap, src):
-		return drop.None
+	case isOutside(snap, src) && !node.NAT.Holds(&rec.info.Key.Dst, src):
+		return drop.None // whom the pod would answer with its own address
 	case rec.info.Flags&packet.ICMPError != 0 && !snap.Holds(src):
 		return drop.None
 	}

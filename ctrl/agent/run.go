@@ -69,11 +69,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 // begin takes the uplinks and brings the node's pods back.
 func (a *Agent) begin(ctx context.Context) error {
 	a.measureMTU()
+	a.holdHost() // first: it needs few frames, and a NIC with zero copy takes all that it can have
 	a.holdUplinks()
 	if err := a.uplinkErrors(); err != nil {
 		return err
 	}
-	a.holdHost()
 	err := a.pods.Restore(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
