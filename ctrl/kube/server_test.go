@@ -31,7 +31,7 @@ func role(rules string) string {
 }
 
 const (
-	readCore   = `{apiGroups: [""], resources: [nodes, configmaps], verbs: [list, watch]}`
+	readCore   = `{apiGroups: [""], resources: [nodes, services, configmaps], verbs: [list, watch]}`
 	readCRDs   = `{apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [list, watch]}`
 	readCalico = `{apiGroups: [crd.projectcalico.org, projectcalico.org], resources: [ippools, blockaffinities, ipamblocks, felixconfigurations], verbs: [list, watch]}`
 )
