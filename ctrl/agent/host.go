@@ -132,6 +132,11 @@ func hostWants(d *flavour.Desired, mtu int) hostlink.Want {
 		}
 	}
 	w.Pods = d.Local.PodCIDRs
+	for _, v6 := range []bool{false, true} {
+		if own := d.Local.Endpoint(v6).PublicIP; own.IsValid() {
+			w.Own = append(w.Own, own)
+		}
+	}
 	add(d.Local.PodCIDRs)
 	for i := range d.Peers {
 		add(d.Peers[i].PodCIDRs)

@@ -34,6 +34,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return errors.Join(a.cfg.Errorf("listen", "%v; choose another HOST:PORT", err), socket.Close())
 	}
 	defer context.AfterFunc(ctx, func() { close(a.ending) })()
+	a.restoreFlows()
 	a.engine.Start()
 	g, ctx := errgroup.WithContext(ctx)
 	// Served from the start: who asks while pods are brought back hears just that.
@@ -114,7 +115,7 @@ func (a *Agent) stop() error {
 	a.mu.Unlock()
 	a.holding.Lock()
 	defer a.holding.Unlock()
-	errs := []error{a.deafen()}
+	errs := []error{a.deafen(), a.keepFlows()}
 	if a.intake != nil {
 		errs = append(errs, a.intake.StopMerging()) // frames still pass
 	}

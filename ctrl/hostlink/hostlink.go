@@ -41,6 +41,9 @@ type Want struct {
 	Addrs []netip.Addr
 	// Networks are where pods are, and Pods where this node's are.
 	Networks, Pods []netip.Prefix
+	// Own are the node's addresses outside of the pods' network, with which packets of pods
+	// come by the device for the kernel to send on.
+	Own []netip.Addr
 }
 
 // Link is culvert0. Its methods are safe for concurrent use.
@@ -52,7 +55,7 @@ type Link struct {
 	index  int
 	kick   chan struct{}
 
-	masqueraded []netip.Prefix // by Run alone
+	table tableWant // as it was written; Run's alone
 
 	mu   sync.Mutex
 	want Want
@@ -187,7 +190,7 @@ func (l *Link) sync() error {
 	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
 	v6 := slices.ContainsFunc(want.Networks, is6)
 	v4 := slices.ContainsFunc(want.Networks, func(p netip.Prefix) bool { return !is6(p) })
-	return errors.Join(forward(l.log, v4, v6), l.syncAddrs(link, want.Addrs), l.syncRoutes(want), l.syncMasquerade(want.Pods))
+	return errors.Join(forward(l.log, v4, v6), l.syncAddrs(link, want.Addrs), l.syncRoutes(want), l.syncTable(tableWant{want.Pods, want.Own}))
 }
 
 // Remove deletes the device, and with it its addresses and routes, and the table of

@@ -13,6 +13,8 @@ type View struct {
 	Timeout   uint32
 	Assured   bool
 	Unreplied bool
+	// FromHost: the node's own stack sent the first packet.
+	FromHost bool
 }
 
 // view copies e, whose index is in the table, while the mutex is held.
@@ -27,6 +29,7 @@ func (t *Table) view(e *Entry, v *View) {
 	v.Timeout = uint32(max(0, int32(e.deadline(c)-t.now)))
 	v.Assured = c&ctlAssured != 0
 	v.Unreplied = c&ctlReplied == 0
+	v.FromHost = e.FromHost()
 }
 
 // glance is a flow as a walk saw it, and how to tell whether it is still there.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"culvert/ctrl/api"
 	"culvert/internal/lab"
@@ -209,4 +211,49 @@ func TestHostDeviceIsKept(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A connection to a Service lives through a restart even if the endpoint is the first to
+// speak again: its answer goes by the node's stack, as before.
+func TestServiceOverARestart(t *testing.T) {
+	c := up(t, lab.Options{})
+	node, peer := c.Nodes[0], c.Nodes[1]
+	const vip = "10.96.0.10"
+	for _, endpoint := range []*lab.Pod{node.Pods[1], peer.Pods[0]} {
+		t.Run(endpoint.Name, func(t *testing.T) {
+			l, port := listen(t, endpoint.Netns)
+			service(t, c, node, vip, 80, endpoint.Addr.String(), port)
+			conn, err := dial(node.Pods[0].Netns, vip+":80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			server, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			say := func(from, to net.Conn, what string) {
+				t.Helper()
+				if _, err := io.WriteString(from, what); err != nil {
+					t.Fatal(err)
+				}
+				to.SetReadDeadline(time.Now().Add(20 * time.Second))
+				buf := make([]byte, len(what))
+				if _, err := io.ReadFull(to, buf); err != nil || string(buf) != what {
+					t.Fatalf("%q, %v; want %q", buf, err, what)
+				}
+			}
+			say(conn, server, "hello")
+			say(server, conn, "good day")
+			if err := c.StopAgent(node, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.StartAgent(t.Context(), node); err != nil {
+				t.Fatal(err)
+			}
+			say(server, conn, "news")
+			say(conn, server, "thanks")
+		})
+	}
 }

@@ -40,6 +40,13 @@ func outsideOf(t *testing.T, c *cluster) world {
 	return w
 }
 
+// dropInvalid is a rule that kube-proxy has in all its modes (KUBE-FORWARD, and filter-forward of
+// pkg/proxy/nftables/proxier.go).
+func dropInvalid(t *testing.T, n *lab.Node) {
+	t.Helper()
+	must(t, n.Netns, "nft", "table ip kpf { chain forward { type filter hook forward priority filter; ct state invalid counter drop; }; }")
+}
+
 const worldAddr = "203.0.113.5"
 
 // Pods reach the world with the node's address: by the gateway, and on the nodes' own
@@ -50,6 +57,7 @@ func TestPodsReachTheWorld(t *testing.T) {
 			c := up(t, lab.Options{Bridge: true, Interfaces: []string{iface}})
 			w := outsideOf(t, c)
 			node, pod := c.Nodes[0], c.Nodes[0].Pods[0]
+			dropInvalid(t, node)
 			eventually(t, "the gateway", func() error {
 				_, err := netns(pod.Netns, "ping", "-n", "-c", "1", "-W", "1", worldAddr)
 				return err

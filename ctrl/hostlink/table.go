@@ -24,8 +24,19 @@ const tableName = "culvert"
 // ipsDstNAT is IPS_DST_NAT of include/uapi/linux/netfilter/nf_conntrack_common.h.
 const ipsDstNAT = 1 << 5
 
-// syncMasquerade makes the table speak of those pods.
-func (l *Link) syncMasquerade(pods []netip.Prefix) error {
+// tableWant is what the table is made of.
+type tableWant struct {
+	pods []netip.Prefix
+	own  []netip.Addr
+}
+
+func (w *tableWant) equal(o *tableWant) bool {
+	return slices.Equal(w.pods, o.pods) && slices.Equal(w.own, o.own)
+}
+
+// syncTable makes the table what it is to be.
+func (l *Link) syncTable(want tableWant) error {
+	pods := want.pods
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
@@ -35,7 +46,7 @@ func (l *Link) syncMasquerade(pods []netip.Prefix) error {
 		return fmt.Errorf("nftables: listing tables (pods do not reach Services outside of the cluster, the API server's among them, without): %w", err)
 	}
 	there := slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
-	if there && slices.Equal(l.masqueraded, pods) || !there && len(pods) == 0 {
+	if there && l.table.equal(&want) || !there && len(pods) == 0 {
 		return nil
 	}
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
@@ -49,35 +60,55 @@ func (l *Link) syncMasquerade(pods []netip.Prefix) error {
 		for _, p := range pods {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: masquerade(p)})
 		}
+		chain = conn.AddChain(&nftables.Chain{
+			Name: "raw", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		})
+		for _, a := range want.own {
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: untracked(a)})
+		}
 	}
 	if err := conn.Flush(); err != nil { // all of it, or nothing
 		return fmt.Errorf("nftables: writing the table %s: %w", tableName, err)
 	}
-	l.masqueraded = slices.Clone(pods)
+	l.table = tableWant{slices.Clone(pods), slices.Clone(want.own)}
 	return nil
 }
 
 // masquerade is: oifname != "culvert0" ip saddr PREFIX ct status dnat masquerade.
 func masquerade(from netip.Prefix) []expr.Any {
+	return slices.Concat(device(expr.MetaKeyOIFNAME, expr.CmpOpNeq), source(from), []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ipsDstNAT), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Masq{},
+	})
+}
+
+// untracked is: iifname "culvert0" ip saddr ADDRESS notrack.
+func untracked(own netip.Addr) []expr.Any {
+	return slices.Concat(device(expr.MetaKeyIIFNAME, expr.CmpOpEq), source(hostPrefix(own)), []expr.Any{&expr.Notrack{}})
+}
+
+// device compares the name of a packet's device with ours.
+func device(key expr.MetaKey, op expr.CmpOp) []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, Name)
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: name}}
+}
+
+// source compares a packet's source.
+func source(from netip.Prefix) []expr.Any {
 	family, offset := byte(unix.NFPROTO_IPV4), uint32(12)
 	if from.Addr().Is6() {
 		family, offset = unix.NFPROTO_IPV6, 8
 	}
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, Name)
 	addr := from.Masked().Addr().AsSlice()
 	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name},
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(addr))},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(addr)), Mask: ipNet(from).Mask, Xor: make([]byte, len(addr))},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: addr},
-		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ipsDstNAT), Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
-		&expr.Masq{},
 	}
 }
 
