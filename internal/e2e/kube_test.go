@@ -81,7 +81,7 @@ func TestKubeCluster(t *testing.T) {
 	waitStatus(t, a, "well", func(s api.Status) bool {
 		return s.Ready && !s.Stale && s.Source == "kube" && len(s.Degraded) == 0 && len(s.Objects) > 0
 	})
-	if out := culvert(t, a, "status"); !strings.Contains(out, "Node 3, heard ") {
+	if out := culvert(t, a, "status"); !strings.Contains(out, "Node 3, Service 1, heard ") {
 		t.Errorf("status says nothing of the objects:\n%s", out)
 	}
 	ping := startPing(a.Pods[0].Netns, b.Pods[0].Addr.String())
