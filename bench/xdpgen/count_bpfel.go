@@ -21,20 +21,23 @@ type countCounters struct {
 }
 
 type countSample struct {
-	_    structs.HostLayout
-	Len  uint32
-	Kept uint32
-	Data [128]uint8
+	_       structs.HostLayout
+	Len     uint32
+	Kept    uint32
+	Ifindex uint32
+	Data    [128]uint8
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	countMapCounts  = "counts"
-	countMapSamples = "samples"
-	countProgCount  = "count"
-	countVarUdpPort = "udp_port"
+	countMapCounts     = "counts"
+	countMapSamples    = "samples"
+	countProgCount     = "count"
+	countVarIpProtocol = "ip_protocol"
+	countVarSampled    = "sampled"
+	countVarUdpPort    = "udp_port"
 )
 
 // loadCount returns the embedded CollectionSpec for count.
@@ -94,7 +97,9 @@ type countMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type countVariableSpecs struct {
-	UdpPort *ebpf.VariableSpec `ebpf:"udp_port"`
+	IpProtocol *ebpf.VariableSpec `ebpf:"ip_protocol"`
+	Sampled    *ebpf.VariableSpec `ebpf:"sampled"`
+	UdpPort    *ebpf.VariableSpec `ebpf:"udp_port"`
 }
 
 // countObjects contains all objects after they have been loaded into the kernel.
@@ -132,7 +137,9 @@ func (m *countMaps) Close() error {
 //
 // It can be passed to loadCountObjects or ebpf.CollectionSpec.LoadAndAssign.
 type countVariables struct {
-	UdpPort *ebpf.Variable `ebpf:"udp_port"`
+	IpProtocol *ebpf.Variable `ebpf:"ip_protocol"`
+	Sampled    *ebpf.Variable `ebpf:"sampled"`
+	UdpPort    *ebpf.Variable `ebpf:"udp_port"`
 }
 
 // countPrograms contains all programs after they have been loaded into the kernel.

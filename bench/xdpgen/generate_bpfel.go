@@ -8,25 +8,68 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type generateDestination struct {
+	_      structs.HostLayout
+	Addr   [2]uint16
+	Sum    uint16
+	Unused uint16
+}
+
+type generateOut struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Mac     [3]uint16
+	Addr    [2]uint16
+	Peer    [2]uint16
+	Sum     uint16
+	PeerSum uint16
+	Unused  uint16
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	generateMapDestination     = "destination"
+	generateMapDraw            = "draw"
+	generateMapOut             = "out"
 	generateProgGenerate       = "generate"
+	generateVarBase            = "base"
 	generateVarDestinationPort = "destination_port"
+	generateVarDestinations    = "destinations"
+	generateVarDevice          = "device"
+	generateVarDraws           = "draws"
+	generateVarDue             = "due"
+	generateVarEvery           = "every"
 	generateVarFirstPort       = "first_port"
-	generateVarFlow            = "flow"
 	generateVarFlows           = "flows"
 	generateVarFrameTemplate   = "frame_template"
 	generateVarFrameWords      = "frame_words"
 	generateVarGenerated       = "generated"
-	generateVarOutIfindex      = "out_ifindex"
-	generateVarOuter           = "outer"
+	generateVarInterval        = "interval"
+	generateVarIpOffset        = "ip_offset"
+	generateVarIpSum           = "ip_sum"
+	generateVarLargest         = "largest"
+	generateVarMaxFrames       = "max_frames"
+	generateVarNextSize        = "next_size"
+	generateVarOuts            = "outs"
+	generateVarPortBits        = "port_bits"
+	generateVarReplaced        = "replaced"
+	generateVarSince           = "since"
+	generateVarSize            = "size"
+	generateVarSizes           = "sizes"
+	generateVarStart           = "start"
 	generateVarStopped         = "stopped"
+	generateVarTunnel          = "tunnel"
+	generateVarTunnelPort      = "tunnel_port"
+	generateVarTunnelPorts     = "tunnel_ports"
+	generateVarTunnelSum       = "tunnel_sum"
+	generateVarTurn            = "turn"
 	generateVarUdpOffset       = "udp_offset"
 	generateVarUdpSum          = "udp_sum"
 )
@@ -80,22 +123,46 @@ type generateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type generateMapSpecs struct {
+	Destination *ebpf.MapSpec `ebpf:"destination"`
+	Draw        *ebpf.MapSpec `ebpf:"draw"`
+	Out         *ebpf.MapSpec `ebpf:"out"`
 }
 
 // generateVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type generateVariableSpecs struct {
+	Base            *ebpf.VariableSpec `ebpf:"base"`
 	DestinationPort *ebpf.VariableSpec `ebpf:"destination_port"`
+	Destinations    *ebpf.VariableSpec `ebpf:"destinations"`
+	Device          *ebpf.VariableSpec `ebpf:"device"`
+	Draws           *ebpf.VariableSpec `ebpf:"draws"`
+	Due             *ebpf.VariableSpec `ebpf:"due"`
+	Every           *ebpf.VariableSpec `ebpf:"every"`
 	FirstPort       *ebpf.VariableSpec `ebpf:"first_port"`
-	Flow            *ebpf.VariableSpec `ebpf:"flow"`
 	Flows           *ebpf.VariableSpec `ebpf:"flows"`
 	FrameTemplate   *ebpf.VariableSpec `ebpf:"frame_template"`
 	FrameWords      *ebpf.VariableSpec `ebpf:"frame_words"`
 	Generated       *ebpf.VariableSpec `ebpf:"generated"`
-	OutIfindex      *ebpf.VariableSpec `ebpf:"out_ifindex"`
-	Outer           *ebpf.VariableSpec `ebpf:"outer"`
+	Interval        *ebpf.VariableSpec `ebpf:"interval"`
+	IpOffset        *ebpf.VariableSpec `ebpf:"ip_offset"`
+	IpSum           *ebpf.VariableSpec `ebpf:"ip_sum"`
+	Largest         *ebpf.VariableSpec `ebpf:"largest"`
+	MaxFrames       *ebpf.VariableSpec `ebpf:"max_frames"`
+	NextSize        *ebpf.VariableSpec `ebpf:"next_size"`
+	Outs            *ebpf.VariableSpec `ebpf:"outs"`
+	PortBits        *ebpf.VariableSpec `ebpf:"port_bits"`
+	Replaced        *ebpf.VariableSpec `ebpf:"replaced"`
+	Since           *ebpf.VariableSpec `ebpf:"since"`
+	Size            *ebpf.VariableSpec `ebpf:"size"`
+	Sizes           *ebpf.VariableSpec `ebpf:"sizes"`
+	Start           *ebpf.VariableSpec `ebpf:"start"`
 	Stopped         *ebpf.VariableSpec `ebpf:"stopped"`
+	Tunnel          *ebpf.VariableSpec `ebpf:"tunnel"`
+	TunnelPort      *ebpf.VariableSpec `ebpf:"tunnel_port"`
+	TunnelPorts     *ebpf.VariableSpec `ebpf:"tunnel_ports"`
+	TunnelSum       *ebpf.VariableSpec `ebpf:"tunnel_sum"`
+	Turn            *ebpf.VariableSpec `ebpf:"turn"`
 	UdpOffset       *ebpf.VariableSpec `ebpf:"udp_offset"`
 	UdpSum          *ebpf.VariableSpec `ebpf:"udp_sum"`
 }
@@ -120,26 +187,54 @@ func (o *generateObjects) Close() error {
 //
 // It can be passed to loadGenerateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type generateMaps struct {
+	Destination *ebpf.Map `ebpf:"destination"`
+	Draw        *ebpf.Map `ebpf:"draw"`
+	Out         *ebpf.Map `ebpf:"out"`
 }
 
 func (m *generateMaps) Close() error {
-	return _GenerateClose()
+	return _GenerateClose(
+		m.Destination,
+		m.Draw,
+		m.Out,
+	)
 }
 
 // generateVariables contains all global variables after they have been loaded into the kernel.
 //
 // It can be passed to loadGenerateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type generateVariables struct {
+	Base            *ebpf.Variable `ebpf:"base"`
 	DestinationPort *ebpf.Variable `ebpf:"destination_port"`
+	Destinations    *ebpf.Variable `ebpf:"destinations"`
+	Device          *ebpf.Variable `ebpf:"device"`
+	Draws           *ebpf.Variable `ebpf:"draws"`
+	Due             *ebpf.Variable `ebpf:"due"`
+	Every           *ebpf.Variable `ebpf:"every"`
 	FirstPort       *ebpf.Variable `ebpf:"first_port"`
-	Flow            *ebpf.Variable `ebpf:"flow"`
 	Flows           *ebpf.Variable `ebpf:"flows"`
 	FrameTemplate   *ebpf.Variable `ebpf:"frame_template"`
 	FrameWords      *ebpf.Variable `ebpf:"frame_words"`
 	Generated       *ebpf.Variable `ebpf:"generated"`
-	OutIfindex      *ebpf.Variable `ebpf:"out_ifindex"`
-	Outer           *ebpf.Variable `ebpf:"outer"`
+	Interval        *ebpf.Variable `ebpf:"interval"`
+	IpOffset        *ebpf.Variable `ebpf:"ip_offset"`
+	IpSum           *ebpf.Variable `ebpf:"ip_sum"`
+	Largest         *ebpf.Variable `ebpf:"largest"`
+	MaxFrames       *ebpf.Variable `ebpf:"max_frames"`
+	NextSize        *ebpf.Variable `ebpf:"next_size"`
+	Outs            *ebpf.Variable `ebpf:"outs"`
+	PortBits        *ebpf.Variable `ebpf:"port_bits"`
+	Replaced        *ebpf.Variable `ebpf:"replaced"`
+	Since           *ebpf.Variable `ebpf:"since"`
+	Size            *ebpf.Variable `ebpf:"size"`
+	Sizes           *ebpf.Variable `ebpf:"sizes"`
+	Start           *ebpf.Variable `ebpf:"start"`
 	Stopped         *ebpf.Variable `ebpf:"stopped"`
+	Tunnel          *ebpf.Variable `ebpf:"tunnel"`
+	TunnelPort      *ebpf.Variable `ebpf:"tunnel_port"`
+	TunnelPorts     *ebpf.Variable `ebpf:"tunnel_ports"`
+	TunnelSum       *ebpf.Variable `ebpf:"tunnel_sum"`
+	Turn            *ebpf.Variable `ebpf:"turn"`
 	UdpOffset       *ebpf.Variable `ebpf:"udp_offset"`
 	UdpSum          *ebpf.Variable `ebpf:"udp_sum"`
 }

@@ -2,188 +2,101 @@ package xdpgen
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
+	"math"
 	"time"
+
+	"culvert/bench/load"
+	"culvert/bench/load/thread"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// Config says what a generator sends, where, and how much of it at most.
-type Config struct {
-	// Ifindex is the device that the frames are redirected into.
-	Ifindex int
-	// Flow, and the Tunnel around it if not nil, are the frame.
-	Flow   Flow
-	Tunnel *Tunnel
-	// Flows is the number of 5-tuples, sent in turn: 1 to 1<<20.
-	Flows int
-	// MaxFrames and MaxTime end the generator; both must be positive.
-	MaxFrames uint64
-	MaxTime   time.Duration
-	// CPU is the processor to run on, -1 for any.
-	CPU int
-	// Enter puts the calling thread into the device's network namespace. The
-	// thread ends with the generator.
-	Enter func() error
-}
-
 // Generator sends frames from a thread of its own. Its methods are safe from
 // any goroutine.
 type Generator struct {
-	coll   *ebpf.Collection
-	cancel context.CancelFunc
-	done   chan struct{}
-	err    error         // valid after done
-	cpu    time.Duration // valid after done
-	tid    atomic.Int32
+	*thread.Thread
+	coll  *ebpf.Collection
+	plan  *load.Plan
+	frame []byte // what every run begins with
 }
 
-// batch is how many frames one system call makes at most. It is large because
-// each call ends with about 20 ms of waiting in the kernel, for the release of
-// its pages. A generator that is stopped is quick to run through the rest: the
-// program then makes no frames.
-const batch = 1 << 21
+var _ load.Generator = (*Generator)(nil)
 
-// liveFrames is BPF_F_TEST_XDP_LIVE_FRAMES (include/uapi/linux/bpf.h).
-const liveFrames = 1 << 1
+// longest is how many times one system call runs the program. Each call ends
+// with about 20 ms of waiting in the kernel, for the release of its pages; so
+// it is made once, and interrupted at the end.
+const longest = math.MaxInt32
 
 // Start loads the program and begins to send. The caller must Stop the
 // generator, also when it has come to its bounds by itself.
-func Start(ctx context.Context, cfg Config) (*Generator, error) {
-	if err := cfg.check(); err != nil {
-		return nil, fmt.Errorf("generator: %w", err)
-	}
-	tmpl, err := newTemplate(cfg.Flow, cfg.Tunnel)
+func Start(ctx context.Context, cfg load.Config) (*Generator, error) {
+	plan, err := cfg.Plan()
 	if err != nil {
 		return nil, fmt.Errorf("generator: %w", err)
 	}
-	coll, err := loadGenerator(cfg, tmpl)
+	coll, err := loadGenerator(plan)
 	if err != nil {
 		return nil, fmt.Errorf("generator: loading its program: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.MaxTime)
-	g := &Generator{coll: coll, cancel: cancel, done: make(chan struct{})}
-	started := make(chan error, 1)
-	go g.run(ctx, cfg, tmpl.frame, started)
-	if err := <-started; err != nil {
-		<-g.done
-		cancel()
+	g := &Generator{coll: coll, plan: plan, frame: make([]byte, plan.Largest)}
+	copy(g.frame, plan.Template)
+	if g.Thread, err = thread.Start(ctx, &plan.Config, thread.NoPreemption, g.run); err != nil {
 		coll.Close()
 		return nil, fmt.Errorf("generator: %w", err)
 	}
 	return g, nil
 }
 
-func (c *Config) check() error {
-	switch {
-	case c.Ifindex <= 0:
-		return fmt.Errorf("device index %d: must be positive", c.Ifindex)
-	case c.Flows < 1 || c.Flows > 1<<20:
-		return fmt.Errorf("%d flows: must be 1 to %d", c.Flows, 1<<20)
-	case c.MaxFrames == 0 || c.MaxTime <= 0:
-		return errors.New("no bound: a generator needs a number of frames and a time at most")
-	case c.Enter == nil:
-		return errors.New("no way into a network namespace: refusing to send into the caller's")
-	}
-	return nil
-}
-
-func loadGenerator(cfg Config, tmpl template) (*ebpf.Collection, error) {
-	spec, err := loadGenerate()
-	if err != nil {
-		return nil, err
-	}
-	outer := uint32(0)
-	if cfg.Tunnel != nil {
-		outer = 1
-	}
-	var head [128]byte
-	copy(head[:], tmpl.frame)
-	var asWords [16]uint64
-	for i := range asWords {
-		asWords[i] = binary.NativeEndian.Uint64(head[8*i:])
-	}
-	for name, value := range map[string]any{
-		"out_ifindex": uint32(cfg.Ifindex), "flows": uint32(cfg.Flows), "frame_words": uint32(min(len(tmpl.frame)/8, 16)), "outer": outer,
-		"udp_offset": uint32(tmpl.udp), "udp_sum": tmpl.sum, "frame_template": asWords,
-	} {
-		if err := spec.Variables[name].Set(value); err != nil {
-			return nil, fmt.Errorf("setting %s: %w", name, err)
-		}
-	}
-	return ebpf.NewCollection(spec)
-}
-
-// run is the generator's thread. It is never unlocked: the runtime ends it.
-func (g *Generator) run(ctx context.Context, cfg Config, frame []byte, started chan<- error) {
-	defer close(g.done)
-	runtime.LockOSThread()
-	if err := prepareThread(cfg); err != nil {
-		started <- err
-		return
-	}
-	g.tid.Store(int32(unix.Gettid()))
-	started <- nil
-	defer g.readCPU()
-	quieted := make(chan struct{})
-	cancelQuiet := context.AfterFunc(ctx, func() {
-		defer close(quieted)
-		g.quiet()
-	})
-	defer func() {
-		if !cancelQuiet() {
-			<-quieted // the program must not be released under it
-		}
+// run is the generator's thread.
+func (g *Generator) run(ctx context.Context, own *thread.Thread) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ended, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		g.watch(ctx, cancel, own, ended)
 	}()
-	for left := cfg.MaxFrames; left > 0 && ctx.Err() == nil; {
-		n := min(left, batch)
-		_, err := g.coll.Programs["generate"].Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(n), Flags: liveFrames})
-		if err != nil {
-			g.err = fmt.Errorf("generator: running its program: %w", err)
-			return
+	defer func() {
+		close(ended)
+		cancel()
+		<-watched // the program must not be released under it
+	}()
+	for ctx.Err() == nil {
+		made, err := g.Generated()
+		if err != nil || made >= g.plan.MaxFrames {
+			return err
 		}
-		left -= n
-	}
-}
-
-// prepareThread enters the namespace, moves to the processor and blocks the
-// signals by which the Go runtime preempts: each would abort a run of the
-// program midway.
-func prepareThread(cfg Config) error {
-	if err := cfg.Enter(); err != nil {
-		return fmt.Errorf("entering the network namespace: %w", err)
-	}
-	if cfg.CPU >= 0 {
-		var set unix.CPUSet
-		set.Set(cfg.CPU)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("moving to processor %d: %w", cfg.CPU, err)
+		n := uint64(longest)
+		if g.plan.Rate == 0 {
+			n = min(n, g.plan.MaxFrames-made) // every run is a frame
 		}
-	}
-	var urgent unix.Sigset_t
-	urgent.Val[0] = 1 << (unix.SIGURG - 1)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &urgent, nil); err != nil {
-		return fmt.Errorf("blocking SIGURG: %w", err)
+		err = runLive(g.coll.Programs["generate"].FD(), g.frame, uint32(n))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("generator: running its program: %w", err)
+		}
 	}
 	return nil
 }
 
-// quiet makes the program make no more frames.
-func (g *Generator) quiet() {
+// watch ends the run of the program when the context does, or when a generator
+// that has a pace has made all its frames: the program cannot end a run itself.
+func (g *Generator) watch(ctx context.Context, cancel func(), own *thread.Thread, ended <-chan struct{}) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			if made, err := g.Generated(); err != nil || made >= g.plan.MaxFrames {
+				cancel()
+			}
+		}
+	}
 	// It can fail only for a program without the variable, which loading checked.
 	_ = g.coll.Variables["stopped"].Set(uint32(1))
-}
-
-func (g *Generator) readCPU() {
-	var ru unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_THREAD, &ru) == nil {
-		g.cpu = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
-	}
+	own.InterruptUntil(ended)
 }
 
 // Generated is the number of frames made so far. Not all of them are in the
@@ -196,25 +109,10 @@ func (g *Generator) Generated() (uint64, error) {
 	return n, nil
 }
 
-// Running reports whether the generator has not come to its bounds.
-func (g *Generator) Running() bool {
-	select {
-	case <-g.done:
-		return false
-	default:
-		return true
-	}
-}
-
-// TID is the kernel's number of the generator's thread.
-func (g *Generator) TID() int { return int(g.tid.Load()) }
-
-// Stop ends the generator and releases its program. It returns the processor
-// time the thread took, interrupts and whatever they forwarded included, and
-// what went wrong while it ran.
-func (g *Generator) Stop() (cpu time.Duration, err error) {
-	g.cancel()
-	<-g.done
+// Stop ends the generator, releases its program and returns what went wrong
+// while it ran.
+func (g *Generator) Stop() error {
+	err := g.Thread.Stop()
 	g.coll.Close()
-	return g.cpu, g.err
+	return err
 }

@@ -1,12 +1,16 @@
-/* The sink: counts IPv4 frames, or only UDP datagrams to one port, keeps the
- * first few of them for inspection, and drops all frames.
+/* The sink: counts IPv4 frames, or only those of one protocol, or only UDP
+ * datagrams to one port, keeps the first few of them for inspection, and drops
+ * all frames. It may be attached to any number of devices.
  */
 #include "helpers.h"
 
-enum { SAMPLES = 32, SAMPLE_BYTES = 128 };
-enum { ETH_IPV4 = 0x0800, PROTO_UDP = 17 };
+enum { SAMPLES = 256, SAMPLE_BYTES = 128 };
+enum { ETH_IPV4 = 0x0800 };
 
-const volatile __u32 udp_port = 0; /* 0: any IPv4 packet counts */
+const volatile __u32 ip_protocol = 0; /* 0: any IPv4 packet counts */
+const volatile __u32 udp_port = 0;    /* 0: any; else the protocol is UDP */
+
+__u32 sampled = 0; /* samples begun, by all processors */
 
 struct counters {
 	__u64 packets;
@@ -24,6 +28,7 @@ struct {
 struct sample {
 	__u32 len;  /* of the frame */
 	__u32 kept; /* bytes of it in data */
+	__u32 ifindex; /* where it arrived */
 	__u8 data[SAMPLE_BYTES];
 };
 
@@ -53,11 +58,14 @@ static __always_inline int counted(struct xdp_md *ctx)
 
 	if (!bound(ctx, sizeof(*h)) || h->type != bpf_htons(ETH_IPV4))
 		return 0;
-	return !udp_port || (h->protocol == PROTO_UDP && h->version_ihl == 0x45 && h->dport == bpf_htons((__u16)udp_port));
+	if (ip_protocol && h->protocol != (__u8)ip_protocol)
+		return 0;
+	return !udp_port || (h->version_ihl == 0x45 && h->dport == bpf_htons((__u16)udp_port));
 }
 
-static __always_inline void keep(struct xdp_md *ctx, __u32 index, __u64 len)
+static __always_inline void keep(struct xdp_md *ctx, __u64 len)
 {
+	__u32 index = __sync_fetch_and_add(&sampled, 1);
 	struct sample *s = bpf_map_lookup_elem(&samples, &index);
 	__u64 n = len;
 
@@ -66,8 +74,9 @@ static __always_inline void keep(struct xdp_md *ctx, __u32 index, __u64 len)
 		n = SAMPLE_BYTES;
 	if (!s || n < sizeof(struct headers) || bpf_xdp_load_bytes(ctx, 0, s->data, n))
 		return;
-	s->kept = n;
+	s->ifindex = ctx->ingress_ifindex;
 	s->len = len;
+	s->kept = n;
 }
 
 /* xdp.frags: a device whose peer has a large MTU takes no other program. */
@@ -84,8 +93,8 @@ int count(struct xdp_md *ctx)
 		c->other++;
 		return XDP_DROP;
 	}
-	if (c->packets < SAMPLES)
-		keep(ctx, c->packets, len);
+	if (*(volatile __u32 *)&sampled < SAMPLES)
+		keep(ctx, len);
 	c->packets++;
 	c->bytes += len;
 	return XDP_DROP;
