@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build image test race demo bench bench-forward bench-tcp bench-kube pgo lint generate deps deps-generate deps-bench deps-vm vm test-vm test-kube test-containers test-cluster clean clean-vm clean-kube clean-containers
+.PHONY: build image test race demo bench bench-go bench-kube pgo lint generate deps deps-generate deps-bench deps-browser deps-vm vm test-vm test-kube test-containers test-cluster clean clean-vm clean-kube clean-containers
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -18,7 +18,7 @@ BENCHFLAGS ?=
 # What the image is called: its version, and the name that deploy/culvert.yaml has.
 IMAGE ?= localhost/culvert
 IMAGEFILE ?= bin/culvert-image.tar
-VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e
+VMPACKAGES ?= ./encap ./dataplane/xsk ./internal/e2e ./bench/forward ./bench/pktgen
 VMTAGS ?= vm
 VMFLAGS ?=
 KUBEPACKAGES ?= ./internal/kubetest ./ctrl/kube/... ./internal/e2e
@@ -45,11 +45,11 @@ image: build
 
 # All tests, those in namespaces of their own included. One package at a time:
 # several measure. Compiling for speed takes longer than it would save.
-test: deps deps-bench
+test: deps deps-bench deps-browser
 	$(GO) test -pgo=off -p 1 -timeout 20m $(EXEC) $(TESTFLAGS) $(PACKAGES)
 
 # The same under the race detector.
-race: deps deps-bench
+race: deps deps-bench deps-browser
 	scripts/need gcc:gcc /usr/include/stdlib.h:libc6-dev
 	packages=$$($(GO) list $(PACKAGES)); \
 	$(GO) test -pgo=off -p 1 -race -timeout 30m $(EXEC) $(TESTFLAGS) $$(grep -v /internal/e2e$$ <<< "$$packages" || true); \
@@ -96,21 +96,15 @@ vm: deps-vm
 demo: deps build
 	$(SUDO) bin/culvert lab demo
 
+# Culvert beside the kernel and Open vSwitch on AF_XDP, in turn, on this machine: a
+# quarter of an hour, or BENCHFLAGS='--quick'. Results and a page of charts in bench/out.
+bench: deps-bench build
+	$(SUDO) bin/culvert-bench run $(BENCHFLAGS)
+
 # Benchmarks in memory, compiled as culvertd is; results in bench/out.
-bench:
+bench-go:
 	mkdir -p bench/out
 	$(GO) test -pgo=$(CURDIR)/cmd/culvertd/default.pgo -run '^$$' -bench . -benchmem $(TESTFLAGS) $(PACKAGES) | tee bench/out/go.txt
-
-# Culvert beside Open vSwitch on AF_XDP and the kernel, in turn, on this machine.
-bench-forward: deps-bench build
-	mkdir -p bench/out
-	$(GO) test -v -count=1 -timeout 30m $(EXEC) -run '^TestForwardingRate$$' ./bench -args -forward $(BENCHFLAGS)
-
-# TCP between pods through Culvert beside the kernel, in turn, on one node and
-# on two; '-scenarios mtu-wire -pods veth -latency' and more in BENCHFLAGS.
-bench-tcp: deps build
-	mkdir -p bench/out
-	$(GO) test -v -count=1 -timeout 60m $(EXEC) -run '^TestThroughput$$' ./bench/tcp -args -tcp $(BENCHFLAGS)
 
 # A cluster of 5,000 nodes at a real API server: from objects to tables, some minutes.
 bench-kube: deps
@@ -144,6 +138,10 @@ deps-generate:
 
 deps-bench: deps
 	scripts/need ovs-vsctl:openvswitch-switch
+
+# A test looks at the benchmark's page of charts.
+deps-browser:
+	scripts/need chromium:chromium
 
 # QEMU boots the machine, the others unpack its kernel.
 deps-vm: deps

@@ -28,35 +28,45 @@ type Bare struct {
 func (b Bare) Name() string { return fmt.Sprintf("bare-%s-%s", b.Pod, b.Uplink) }
 
 // Check implements Device.
-func (b Bare) Check() error { return nil }
+func (b Bare) Check(o Options) error {
+	if o = o.full(); o.Pods > 1 || o.Peers > 1 || o.Encap != VXLAN {
+		return fmt.Errorf("the bare forwarder has no tables: it serves one pod and one peer by VXLAN, not %d, %d by %s", o.Pods, o.Peers, o.Encap)
+	}
+	return nil
+}
 
 // Start implements Device.
-func (b Bare) Start(context.Context) (*Instance, error) {
-	return start(true, func(i *Instance) error {
-		if err := i.Bed.ConnectPod(); err != nil {
-			return err
-		}
-		if err := b.run(i); err != nil {
+func (b Bare) Start(ctx context.Context, o Options) (*Instance, error) {
+	return start(ctx, b, o, func(i *Instance) error {
+		err := inOrder(
+			func() error { return i.Bed.AddUnderlay(testbed.Uplink) },
+			func() error { return i.Bed.ConnectPods(testbed.PodMTU) },
+			func() error { return sumChecksums(i.Bed) },
+			func() error { return b.run(i) },
+		)
+		if err != nil {
 			return fmt.Errorf("bare forwarder: %w", err)
 		}
-		i.Note = fmt.Sprintf("1 busy thread, pod %s, uplink %s", b.Pod, b.Uplink)
+		i.Note = fmt.Sprintf("1 busy thread, pod %s, uplink %s, tx checksum offload off in the pod and on the wire", b.Pod, b.Uplink)
 		return nil
 	})
 }
 
 // Sizes of the forwarder's memory and rings.
 const (
-	bareChunks = 16384
-	bareRing   = 2048
+	bareChunks    = 16384
+	bareChunkSize = 4096
+	bareRing      = 2048
 )
 
 // run opens both ports and starts the thread.
 func (b Bare) run(i *Instance) error {
-	pool, err := frame.NewPool(bareChunks, 4096, false)
+	pool, err := frame.NewPool(bareChunks, bareChunkSize, false)
 	if err != nil {
 		return err
 	}
 	i.onClose(pool.Close)
+	i.own = bareChunks * bareChunkSize // what else it has is next to nothing
 	umem := xsk.NewUmem(pool)
 	var pod, uplink *xsk.Socket
 	err = i.Bed.Node.Do(func() (err error) {

@@ -1,10 +1,7 @@
 package peer
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,11 +9,10 @@ import (
 	"time"
 
 	"culvert/bench/testbed"
-
-	"github.com/vishvananda/netlink"
+	"culvert/ctrl/api"
 )
 
-// Culvert is the project's own culvertd, with one worker, and a pod attached
+// Culvert is the project's own culvertd, with one worker, and pods attached
 // by the project's own CNI plugin: what a user runs.
 type Culvert struct {
 	// Bin is the directory of culvertd, culvert and culvert-cni.
@@ -25,6 +21,8 @@ type Culvert struct {
 	Mode string
 	// Poll is poll of the configuration: busy, adaptive or interrupt.
 	Poll string
+	// Label is added to the name, to tell builds apart.
+	Label string
 	// CPUs is a list for taskset that culvertd is confined to; empty for all.
 	CPUs string
 }
@@ -38,11 +36,11 @@ func (c Culvert) Name() string {
 	if c.Poll != "adaptive" {
 		name += "-" + c.Poll
 	}
-	return name
+	return name + c.Label
 }
 
 // Check implements Device.
-func (c Culvert) Check() error {
+func (c Culvert) Check(Options) error {
 	for _, name := range []string{"culvertd", "culvert", "culvert-cni"} {
 		if _, err := os.Stat(filepath.Join(c.Bin, name)); err != nil {
 			return fmt.Errorf("%w: make build", err)
@@ -52,9 +50,10 @@ func (c Culvert) Check() error {
 }
 
 // Start implements Device.
-func (c Culvert) Start(ctx context.Context) (*Instance, error) {
-	return start(true, func(i *Instance) error {
+func (c Culvert) Start(ctx context.Context, o Options) (*Instance, error) {
+	return start(ctx, c, o, func(i *Instance) error {
 		r := &culvertRun{Culvert: c, ctx: ctx, i: i}
+		r.client = api.NewClient(r.path("culvert.sock"))
 		if err := r.start(); err != nil {
 			return fmt.Errorf("culvert: %w", err)
 		}
@@ -68,11 +67,21 @@ type culvertRun struct {
 	ctx    context.Context
 	i      *Instance
 	daemon *testbed.Process
+	client *api.Client
 }
 
 func (r *culvertRun) path(name string) string { return filepath.Join(r.i.Bed.Dir, name) }
 
+// Times that culvertd may take to become ready, with no peers and for each.
+const (
+	culvertReady     = 15 * time.Second
+	culvertReadyPeer = 5 * time.Millisecond
+)
+
 func (r *culvertRun) start() error {
+	if err := r.i.Bed.AddUnderlay(testbed.Uplink); err != nil {
+		return err
+	}
 	if err := r.writeFiles(); err != nil {
 		return err
 	}
@@ -86,124 +95,46 @@ func (r *culvertRun) start() error {
 	if r.daemon, err = r.i.Bed.Node.Start(cmd, r.path("culvertd.log")); err != nil {
 		return err
 	}
-	r.i.onClose(r.daemon.Stop)
+	r.i.runs(r.daemon)
 	r.i.Log, r.i.CPU = r.daemon.Log, []string{r.daemon.Proc()}
-	if err := r.daemon.Await(r.ctx, 10*time.Second, r.ready); err != nil {
+	limit := culvertReady + time.Duration(len(r.i.Bed.Peers))*culvertReadyPeer
+	if err := r.daemon.Await(r.ctx, limit, r.ready); err != nil {
 		return err
 	}
-	if err := r.addPod(); err != nil {
+	if err := r.addPods(); err != nil {
 		return fmt.Errorf("%w\n%s", err, r.daemon.Log())
 	}
-	// The peer's route is there when the manifests have been read.
-	return r.daemon.Await(r.ctx, 5*time.Second, func() error {
-		_, err := r.culvert("route", "get", testbed.PeerPod.String(), "-o", "json")
-		return err
-	})
+	return r.note()
 }
 
-// culvert runs the operator's command.
-func (r *culvertRun) culvert(args ...string) (string, error) {
-	args = append([]string{"--socket", r.path("culvert.sock")}, args...)
-	return r.i.Bed.Node.Run(r.ctx, exec.CommandContext(r.ctx, filepath.Join(r.Bin, "culvert"), args...))
-}
-
-// ready asks the agent whether it is.
+// ready asks the agent whether it is, with all peers.
 func (r *culvertRun) ready() error {
-	out, err := r.culvert("status", "-o", "json")
-	if err != nil {
+	var status api.Status
+	if err := r.client.Get(r.ctx, "/v1/status", &status); err != nil {
 		return err
-	}
-	var status struct{ Ready bool }
-	if err := json.Unmarshal([]byte(out), &status); err != nil {
-		return fmt.Errorf("status: %w", err)
 	}
 	if !status.Ready {
-		return errors.New("not ready")
+		return fmt.Errorf("not ready: %v", status.Reasons)
+	}
+	if want := len(r.i.Bed.Peers); status.Peers != want {
+		return fmt.Errorf("%d peers of %d: %v", status.Peers, want, status.Degraded)
 	}
 	return nil
 }
 
-// addPod attaches the pod as a container runtime does. The host's end of its
-// veth gets GRO, so that the generator's frames can be redirected into it.
-func (r *culvertRun) addPod() error {
-	before, err := r.veths()
-	if err != nil {
-		return err
-	}
-	conf, err := json.Marshal(map[string]any{
-		"cniVersion": "1.0.0", "name": "culvert", "type": "culvert-cni", "interface": "veth",
-		"socket": r.path("culvert.sock"), "logFile": r.path("cni.log"),
-	})
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(r.ctx, filepath.Join(r.Bin, "culvert-cni"))
-	cmd.Stdin = bytes.NewReader(conf)
-	cmd.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID=cvbpod", "CNI_IFNAME="+testbed.PodDevice,
-		"CNI_NETNS="+r.i.Bed.Pod.Path(), "CNI_PATH="+r.Bin,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench;IP="+testbed.PodAddr.String())
-	if out, err := r.i.Bed.Node.Run(r.ctx, cmd); err != nil {
-		return fmt.Errorf("CNI ADD: %w", err)
-	} else if !bytes.Contains([]byte(out), []byte(testbed.PodAddr.String())) {
-		return fmt.Errorf("CNI ADD did not give the pod the address %s: %s", testbed.PodAddr, out)
-	}
-	link, err := r.i.Bed.Pod.Link(testbed.PodDevice)
-	if err != nil {
-		return err
-	}
-	r.i.PodMAC = link.HardwareAddr
-	after, err := r.veths()
-	if err != nil {
-		return err
-	}
-	for name := range after {
-		if !before[name] {
-			return r.tune(name)
-		}
-	}
-	return errors.New("CNI ADD made no veth on the node")
-}
-
-// tune prepares both ends of the pod's veth for redirected frames and notes
-// the ports' modes.
-func (r *culvertRun) tune(host string) error {
-	if err := r.i.Bed.Node.GRO(host); err != nil {
-		return err
-	}
-	if err := r.i.Bed.Pod.GRO(testbed.PodDevice); err != nil {
-		return err
-	}
-	out, err := r.culvert("port", "-o", "json")
-	if err != nil {
-		return err
-	}
-	var ports []struct {
-		Name, Kind string
-		XDP        struct{ Mode string }
-	}
-	if err := json.Unmarshal([]byte(out), &ports); err != nil {
-		return fmt.Errorf("port: %w", err)
+// note says how many workers there are and the ports' modes.
+func (r *culvertRun) note() error {
+	var ports []api.Port
+	if err := r.client.Get(r.ctx, "/v1/ports", &ports); err != nil {
+		return fmt.Errorf("ports: %w", err)
 	}
 	r.i.Note = "1 worker, poll " + r.Poll
+	seen := make(map[string]bool)
 	for _, p := range ports {
-		if p.XDP.Mode != "" {
-			r.i.Note += ", " + p.Kind + " " + p.XDP.Mode
+		if mode := p.Kind + " " + p.XDP.Mode; p.XDP.Mode != "" && !seen[mode] {
+			seen[mode] = true
+			r.i.Note += ", " + mode
 		}
 	}
 	return nil
-}
-
-// veths are the names of the veths on the node.
-func (r *culvertRun) veths() (map[string]bool, error) {
-	names := make(map[string]bool)
-	err := r.i.Bed.Node.Do(func() error {
-		links, err := netlink.LinkList()
-		for _, l := range links {
-			if l.Type() == "veth" {
-				names[l.Attrs().Name] = true
-			}
-		}
-		return err
-	})
-	return names, err
 }

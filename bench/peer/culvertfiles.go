@@ -13,7 +13,7 @@ const culvertConfig = `node: %s
 source: dir:%s
 mode: native
 uplinks: [%s]
-native: {encap: vxlan, crossSubnet: false, clusterCIDRs: [%s]}
+native: {encap: %s, crossSubnet: false, clusterCIDRs: [%s]}
 vxlan: {vni: %d, port: %d}
 workers: 1
 poll: %s
@@ -33,7 +33,7 @@ status: {addresses: [{type: InternalIP, address: %[3]s}]}
 ---
 `
 
-// writeFiles writes the configuration and the manifests of both nodes.
+// writeFiles writes the configuration and the manifests of all nodes.
 func (r *culvertRun) writeFiles() error {
 	manifests, state := r.path("manifests"), r.path("state")
 	for _, dir := range []string{manifests, state} {
@@ -41,12 +41,14 @@ func (r *culvertRun) writeFiles() error {
 			return err
 		}
 	}
-	nodes := fmt.Sprintf(nodeManifest, testbed.NodeName, testbed.PodCIDR, testbed.NodeAddr) +
-		fmt.Sprintf(nodeManifest, testbed.PeerName, testbed.PeerCIDR, testbed.PeerAddr)
-	if err := os.WriteFile(manifests+"/nodes.yaml", []byte(nodes), 0o644); err != nil {
+	nodes := fmt.Appendf(nil, nodeManifest, testbed.NodeName, testbed.PodCIDR, testbed.NodeAddr)
+	for _, p := range r.i.Bed.Peers {
+		nodes = fmt.Appendf(nodes, nodeManifest, p.Name, p.CIDR, p.Addr)
+	}
+	if err := os.WriteFile(manifests+"/nodes.yaml", nodes, 0o644); err != nil {
 		return err
 	}
-	config := fmt.Sprintf(culvertConfig, testbed.NodeName, manifests, testbed.Uplink, testbed.ClusterCIDR,
+	config := fmt.Sprintf(culvertConfig, testbed.NodeName, manifests, testbed.Uplink, r.i.Options.Encap, testbed.ClusterCIDR,
 		testbed.VNI, testbed.Port, r.Poll, r.Mode, r.path("culvert.sock"), state)
 	return os.WriteFile(r.path("culvertd.yaml"), []byte(config), 0o644)
 }

@@ -2,7 +2,9 @@ package peer
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,8 +34,12 @@ const (
 // Name implements Device.
 func (o OVS) Name() string { return "ovs-" + o.Mode }
 
+// ovsPortMemory is what one AF_XDP port takes: 16384 chunks of 4096 bytes
+// (lib/netdev-afxdp.c, NUM_FRAMES), all of them pinned, their metadata and rings.
+const ovsPortMemory = 75 << 20
+
 // Check implements Device.
-func (o OVS) Check() error {
+func (o OVS) Check(opt Options) error {
 	for _, file := range []string{ovsServer, ovsSwitch, ovsSchema} {
 		if _, err := os.Stat(file); err != nil {
 			return fmt.Errorf("%w: apt-get install openvswitch-switch", err)
@@ -42,13 +48,27 @@ func (o OVS) Check() error {
 	if o.Mode != "native" && o.Mode != "generic" {
 		return fmt.Errorf("OVS xdp-mode %q: must be native or generic", o.Mode)
 	}
+	opt = opt.full()
+	if opt.Encap != VXLAN {
+		return fmt.Errorf("the userspace datapath of Open vSwitch has no tunnels of the kind %s", opt.Encap)
+	}
+	available, err := fields("/proc/meminfo", "MemAvailable:")
+	if err != nil {
+		return err
+	}
+	if need := uint64(opt.Pods+1) * ovsPortMemory; need > available/4*3 {
+		return fmt.Errorf("%d AF_XDP ports of Open vSwitch take %d MiB of memory, and %d MiB are free", opt.Pods+1, need>>20, available>>20)
+	}
 	return nil
 }
 
 // Start implements Device.
-func (o OVS) Start(ctx context.Context) (*Instance, error) {
-	return start(false, func(i *Instance) error {
-		if err := i.Bed.ConnectPod(); err != nil {
+func (o OVS) Start(ctx context.Context, opt Options) (*Instance, error) {
+	return start(ctx, o, opt, func(i *Instance) error {
+		if err := i.Bed.ConnectPods(testbed.PodMTU); err != nil {
+			return err
+		}
+		if err := sumChecksums(i.Bed); err != nil {
 			return err
 		}
 		r := &ovsRun{OVS: o, ctx: ctx, i: i, dir: i.Bed.Dir}
@@ -58,8 +78,23 @@ func (o OVS) Start(ctx context.Context) (*Instance, error) {
 		if err := r.configure(); err != nil {
 			return fmt.Errorf("open vSwitch: %w\n%s", err, i.Log())
 		}
+		// It closes its ports one by one. While it opens them it does not even look
+		// for signals: who interrupts that does not want to wait.
+		r.daemon.Patience = ovsReady + time.Duration(opt.Pods)*ovsReadyPod
 		return nil
 	})
+}
+
+// sumChecksums has everybody send finished checksums: the switch takes frames as
+// they are, drops tunnel packets whose outer checksum is not right, and passes on
+// pods' packets that whoever gets them drops.
+func sumChecksums(b *testbed.Bed) error {
+	for _, p := range b.Pods {
+		if err := b.Pod.SumChecksums(p.Device); err != nil {
+			return err
+		}
+	}
+	return b.Wire.SumChecksums(testbed.WireDevice)
 }
 
 // ovsRun is one set of daemons.
@@ -104,7 +139,7 @@ func (r *ovsRun) startDaemons() error {
 	if err != nil {
 		return err
 	}
-	r.i.onClose(server.Stop)
+	r.i.runs(server)
 	err = server.Await(r.ctx, 5*time.Second, func() error {
 		_, err := os.Stat(db)
 		return err
@@ -124,7 +159,7 @@ func (r *ovsRun) startDaemons() error {
 	if err != nil {
 		return err
 	}
-	r.i.onClose(r.daemon.Stop)
+	r.i.runs(r.daemon)
 	r.i.Log, r.i.CPU = r.daemon.Log, []string{r.daemon.Proc()}
 	return r.daemon.Await(r.ctx, 10*time.Second, func() error {
 		_, err := r.appctl("version")
@@ -138,7 +173,31 @@ func (r *ovsRun) vsctl(args ...string) error {
 	return err
 }
 
-// appctl talks to the switch.
-func (r *ovsRun) appctl(args ...string) (string, error) {
-	return r.run("ovs-appctl", append([]string{"--target=" + r.path("switch.ctl")}, args...)...)
+// appctl talks to the switch as ovs-appctl does, by JSON-RPC (ovs-appctl(8)),
+// without a process for each command.
+func (r *ovsRun) appctl(command string, args ...string) (string, error) {
+	var d net.Dialer
+	c, err := d.DialContext(r.ctx, "unix", r.path("switch.ctl"))
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(ovsAnswer)); err != nil {
+		return "", err
+	}
+	request := map[string]any{"id": 0, "method": command, "params": append([]string{}, args...)}
+	if err := json.NewEncoder(c).Encode(request); err != nil {
+		return "", fmt.Errorf("asking for %s: %w", command, err)
+	}
+	var answer struct{ Result, Error string }
+	if err := json.NewDecoder(c).Decode(&answer); err != nil {
+		return "", fmt.Errorf("answer to %s: %w", command, err)
+	}
+	if answer.Error != "" {
+		return "", fmt.Errorf("%s: %s", command, answer.Error)
+	}
+	return answer.Result, nil
 }
+
+// ovsAnswer is how long a busy switch may take for a command.
+const ovsAnswer = 10 * time.Second

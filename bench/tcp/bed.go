@@ -91,7 +91,7 @@ func (b *bed) build(ctx context.Context, bin string, p Pair) error {
 
 // makeNodes makes the nodes' namespaces and the wire.
 func (b *bed) makeNodes(ctx context.Context) (err error) {
-	if b.dir, err = os.MkdirTemp("", "cvbt"); err != nil {
+	if b.dir, err = testbed.NewDir(); err != nil {
 		return err
 	}
 	b.nodes = [2]*node{
@@ -116,7 +116,7 @@ func (b *bed) makeNodes(ctx context.Context) (err error) {
 			return err
 		}
 		if b.wire.cut() {
-			if err := n.cutFrames(ctx, b.wire == MTUGRO); err != nil {
+			if err := n.space.CutFrames(ctx, n.uplink, b.wire == MTUGRO); err != nil {
 				return err
 			}
 		}

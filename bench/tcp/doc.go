@@ -1,5 +1,5 @@
-// Package tcp measures how fast TCP runs between pods: through Culvert, side
-// by side with the kernel doing the same, in one run on one machine.
+// Package tcp measures how fast TCP runs between pods: through Culvert, and
+// through the kernel doing the same.
 //
 //	pod ── node cvb-1 ── cvbu0 ════ wire ════ cvbu1 ── node cvb-2 ── pod
 //	└──────── local: both pods on one node        MTU 1500, VXLAN in it
@@ -10,9 +10,8 @@
 // passes big frames whole, as two virtual machines of one host have it, or a
 // wire that takes single MTU-sized frames only.
 //
-// Run lets the pairs take their turns in every round, so that whatever else the
-// machine does hits all alike, and reports medians and each round's ratio to
-// the kernel. The traffic is iperf3's, with default offloads and the machine's
+// Measure is one turn of a pair; who takes turns, and how often, is package run's
+// affair. The traffic is iperf3's, with default offloads and the machine's
 // congestion control.
 //
 // Everything happens in network namespaces of its own, which are anonymous and

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -92,41 +91,4 @@ func parseIperf(out []byte) (transfer, error) {
 		return transfer{}, errors.New("iperf3 received nothing")
 	}
 	return transfer{end.SumReceived.BitsPerSecond / 1e9, end.SumSent.Retransmits, end.Congestion}, nil
-}
-
-// echoes are the statistics of a series of pings.
-type echoes struct {
-	Sent, Received int
-	MeanMicros     float64
-}
-
-// ping sends n echo requests from pod to pod, each as soon as the one before
-// it is answered.
-func (b *bed) ping(ctx context.Context, n int) (echoes, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	out, err := b.from.space.Run(ctx, exec.Command("ping", "-f", "-q", "-c", strconv.Itoa(n), b.to.addr.String()))
-	if err != nil {
-		return echoes{}, err
-	}
-	return parsePing(out)
-}
-
-var (
-	pingCounts = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
-	pingTimes  = regexp.MustCompile(`= [\d.]+/([\d.]+)/[\d.]+/[\d.]+ ms`)
-)
-
-// parsePing reads the last lines of ping.
-func parsePing(out string) (e echoes, err error) {
-	counts, times := pingCounts.FindStringSubmatch(out), pingTimes.FindStringSubmatch(out)
-	if counts == nil || times == nil {
-		return e, fmt.Errorf("ping printed something else: %s", out)
-	}
-	var errs [3]error
-	e.Sent, errs[0] = strconv.Atoi(counts[1])
-	e.Received, errs[1] = strconv.Atoi(counts[2])
-	e.MeanMicros, errs[2] = strconv.ParseFloat(times[1], 64)
-	e.MeanMicros *= 1000
-	return e, errors.Join(errs[:]...)
 }

@@ -4,57 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"culvert/bench/sample"
 	"culvert/bench/testbed"
 )
 
-// Measurement is one pair in one round with a number of connections.
+// Measurement is what TCP did over a number of connections.
 type Measurement struct {
-	Scenario    string  `json:"scenario"`
-	Pair        string  `json:"pair"`
-	Connections int     `json:"connections"`
-	Round       int     `json:"round"`
-	Gbits       float64 `json:"gbits"` // a second, received
-	Retransmits int     `json:"retransmits"`
-	Congestion  string  `json:"congestion"`
+	Gbits       float64 // a second, received
+	Retransmits int
+	Congestion  string // control
 	// Seconds is the time between the two readings that the next three come
-	// from. CoresBusy is the processor time of the whole machine in it, iperf3
-	// included; BusyFraction the same of all cores.
-	Seconds      float64 `json:"seconds"`
-	CoresBusy    float64 `json:"coresBusy"`
-	BusyFraction float64 `json:"busyFraction"`
-	// AgentSeconds is the processor time of all culvertds of the pair, AgentCores
-	// the same a second.
-	AgentSeconds float64 `json:"agentSeconds"`
-	AgentCores   float64 `json:"agentCores"`
+	// from. CoresBusy is the processor time of the whole machine a second in it,
+	// iperf3 included, AgentCores that of the culvertds.
+	Seconds    float64
+	CoresBusy  float64
+	AgentCores float64
 	// FrameLen is the mean length of the frames that crossed the wire, those of
 	// the data and those of the acknowledgements; LongFrames is how many longer
 	// than the MTU packet sockets saw in the warm-up.
-	FrameLen   [2]float64 `json:"frameLen"`
-	LongFrames uint64     `json:"longFrames"`
+	FrameLen   [2]float64
+	LongFrames uint64
 	// Drops are the frames that the culvertds discarded, by reason.
-	Drops map[string]uint64 `json:"drops,omitempty"`
-	// Background is how many cores were busy just before the turn: with more
-	// than a few hundredths, it measured something else, too.
-	Background float64 `json:"background"`
-}
-
-// Latency is one pair in one round: the mean time of a ping's way there and back.
-type Latency struct {
-	Scenario   string  `json:"scenario"`
-	Pair       string  `json:"pair"`
-	Round      int     `json:"round"`
-	Sent       int     `json:"sent"`
-	Received   int     `json:"received"`
-	MeanMicros float64 `json:"meanMicros"`
+	Drops map[string]uint64
 }
 
 // throughput measures TCP over a number of connections at the same time.
 func (b *bed) throughput(ctx context.Context, o Options, connections int) (m Measurement, err error) {
-	m.Connections = connections
 	dropped, err := b.drops(ctx)
 	if err != nil {
 		return m, err
@@ -130,9 +107,7 @@ func (r reading) fill(m *Measurement, before reading) {
 	took := r.at.Sub(before.at)
 	m.Seconds = took.Seconds()
 	m.CoresBusy = float64(r.machine-before.machine) / float64(took)
-	m.BusyFraction = m.CoresBusy / float64(runtime.NumCPU())
-	m.AgentSeconds = (r.agents - before.agents).Seconds()
-	m.AgentCores = m.AgentSeconds / m.Seconds
+	m.AgentCores = float64(r.agents-before.agents) / float64(took)
 	m.FrameLen = r.traffic.means(before.traffic)
 }
 

@@ -89,46 +89,54 @@ func TestRuns(t *testing.T) {
 // testPairs runs the kernel and Culvert for a second on one node and on two.
 func testPairs(t *testing.T, programs string) {
 	leavesNothing(t)
-	us := Pair{Culvert, Culvert}
-	o := Options{
-		Scenarios:   []Scenario{{"local", NoWire, []Pair{baseline, us}}, {"gso-wire", GSO, []Pair{baseline, us}}},
-		Connections: []int{1}, Rounds: 1, Seconds: 1, Bin: programs, Echoes: 100,
-	}
-	r, err := Run(stopped, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(r.Measurements) != 4 || len(r.Latencies) != 4 {
-		t.Fatalf("%d measurements and %d latencies", len(r.Measurements), len(r.Latencies))
-	}
-	for _, m := range r.Measurements {
-		t.Logf("%+v", m)
-		if m.Gbits < 0.1 || m.Gbits > 1000 || m.Seconds < 0.9 || m.BusyFraction <= 0 {
-			t.Errorf("%s, %s: implausible", m.Scenario, m.Pair)
-		}
-		if (m.AgentSeconds > 0) != (m.Pair == us.String()) || (m.FrameLen[0] > 100) != (m.Scenario == "gso-wire") {
-			t.Errorf("%s, %s: culvertds took %g s, frames have %g bytes", m.Scenario, m.Pair, m.AgentSeconds, m.FrameLen[0])
-		}
-	}
-	for _, l := range r.Latencies {
-		if l.Sent != 100 || l.Received == 0 || l.MeanMicros < 1 || l.MeanMicros > 1e5 {
-			t.Errorf("implausible: %+v", l)
+	for _, s := range []Scenario{{"local", NoWire, nil}, {"gso-wire", GSO, nil}} {
+		for _, p := range []Pair{baseline, {Culvert, Culvert}} {
+			n := 0
+			err := Measure(stopped, Options{Seconds: 1, Bin: programs}, s, p, []int{1, 2}, func(connections int, m Measurement) {
+				n++
+				t.Logf("%s, %s × %d: %+v", s.Name, p, connections, m)
+				if connections != n || m.Gbits < 0.1 || m.Gbits > 1000 || m.Seconds < 0.9 || m.CoresBusy <= 0 {
+					t.Error("implausible")
+				}
+				if (m.AgentCores > 0) != p.From.agent() || (m.FrameLen[0] > 100) != (s.Wire == GSO) {
+					t.Errorf("culvertds took %g cores, frames have %g bytes", m.AgentCores, m.FrameLen[0])
+				}
+			})
+			if err != nil || n != 2 {
+				t.Errorf("%s, %s: %d measurements, %v", s.Name, p, n, err)
+			}
 		}
 	}
 }
 
-// testInterrupt ends a run in the middle of a turn.
+// testInterrupt ends a measurement in its middle.
 func testInterrupt(t *testing.T, programs string) {
 	leavesNothing(t)
 	ctx, cancel := context.WithTimeout(stopped, 2*time.Second)
 	defer cancel()
-	o := Options{
-		Scenarios:   []Scenario{{"gso-wire", GSO, []Pair{{Culvert, Kernel}}}},
-		Connections: []int{1}, Rounds: 1, Seconds: 30, Bin: programs,
+	err := Measure(ctx, Options{Seconds: 30, Bin: programs}, Scenario{"gso-wire", GSO, nil}, Pair{Culvert, Kernel}, []int{1},
+		func(int, Measurement) { t.Error("it was measured") })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the measurement ended with %v", err)
 	}
-	r, err := Run(ctx, o)
-	if !errors.Is(err, context.DeadlineExceeded) || len(r.Measurements) > 0 {
-		t.Errorf("the run ended with %v and %d measurements", err, len(r.Measurements))
+}
+
+// TestRefusals checks that a senseless measurement does not begin.
+func TestRefusals(t *testing.T) {
+	for name, change := range map[string]func(*Options, *Scenario, *Pair, *[]int){
+		"no time":       func(o *Options, _ *Scenario, _ *Pair, _ *[]int) { o.Seconds = 0 },
+		"long":          func(o *Options, _ *Scenario, _ *Pair, _ *[]int) { o.Seconds = 3600 },
+		"no warm-up":    func(_ *Options, s *Scenario, _ *Pair, _ *[]int) { s.Wire = MTU },
+		"two in one":    func(_ *Options, _ *Scenario, p *Pair, _ *[]int) { p.To = Tap },
+		"missing files": func(o *Options, _ *Scenario, p *Pair, _ *[]int) { o.Bin, *p = t.TempDir(), Pair{Tap, Tap} },
+		"connections":   func(_ *Options, _ *Scenario, _ *Pair, c *[]int) { *c = []int{0} },
+	} {
+		o, s, p, c := Options{Seconds: 1}, Scenario{"local", NoWire, nil}, baseline, []int{1}
+		change(&o, &s, &p, &c)
+		err := Measure(stopped, o, s, p, c, func(int, Measurement) { t.Errorf("%s: measured", name) })
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
 

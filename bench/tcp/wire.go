@@ -1,12 +1,9 @@
 package tcp
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,39 +13,6 @@ const maxFrame = 1514
 
 // cut reports whether only MTU-sized frames may cross the wire.
 func (w Wire) cut() bool { return w == MTU || w == MTUGRO }
-
-// cutters are the offloads that let a frame cross that is longer than the MTU.
-// Without them the kernel cuts before the wire, and a veth drops what is still
-// too long. Checksum offload and scatter-gather stay: NICs have them.
-var cutters = []string{"tso", "gso", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation",
-	"tx-udp-segmentation", "tx-gso-list", "tx-gre-segmentation", "tx-gre-csum-segmentation",
-	"tx-ipxip4-segmentation", "tx-ipxip6-segmentation", "tx-sctp-segmentation"}
-
-// cutFrames takes those offloads, and GRO unless it is wanted, from the node's
-// uplink.
-func (n *node) cutFrames(ctx context.Context, gro bool) error {
-	args := []string{"-K", n.uplink, "gro", "off"}
-	if gro {
-		args[3] = "on"
-	}
-	for _, feature := range cutters {
-		args = append(args, feature, "off")
-	}
-	if _, err := n.space.Run(ctx, exec.CommandContext(ctx, "ethtool", args...)); err != nil {
-		return err
-	}
-	out, err := n.space.Run(ctx, exec.CommandContext(ctx, "ethtool", "-k", n.uplink))
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(out) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		if strings.Contains(name, "segmentation") && strings.HasPrefix(value, "on") {
-			return fmt.Errorf("%s of %s is still on", name, n.uplink)
-		}
-	}
-	return nil
-}
 
 // traffic are the counters of the two uplinks' sending sides.
 type traffic [2]struct{ packets, bytes uint64 }

@@ -1,83 +1,56 @@
 package testbed
 
 import (
-	"crypto/sha1"
+	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 )
 
-// Names of the testbed's devices.
-const (
-	PodDevice  = "eth0"  // in the pod
-	HostDevice = "cvbp0" // the pod's veth on the node, unless the device under test makes its own
-	Uplink     = "cvbu0" // on the node
-	WireDevice = "cvbu1" // the far end of the uplink
-	NodeName   = "cvb-1" // Kubernetes name of the node
-	PeerName   = "cvb-2" // ... and of the node beyond the wire
-)
-
-// MTUs of the underlay and of pods behind VXLAN.
-const (
-	UnderlayMTU = 1500
-	PodMTU      = 1450
-)
-
-// The tunnel, with Flannel's numbers.
-const (
-	VNI  = 1
-	Port = 8472
-)
-
-// Addresses.
-var (
-	PodAddr     = netip.MustParseAddr("10.244.1.2")
-	PodCIDR     = netip.MustParsePrefix("10.244.1.0/24")
-	NodeAddr    = netip.MustParseAddr("192.168.77.1")
-	PeerPod     = netip.MustParseAddr("10.244.2.2")
-	PeerCIDR    = netip.MustParsePrefix("10.244.2.0/24")
-	PeerAddr    = netip.MustParseAddr("192.168.77.2")
-	ClusterCIDR = netip.MustParsePrefix("10.244.0.0/16")
-)
-
-// MACs. The gateway's is the one that Calico and Culvert give every pod.
-var (
-	PodMAC     = net.HardwareAddr{0x02, 0xcb, 0, 0, 0, 0x02}
-	GatewayMAC = net.HardwareAddr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
-	UplinkMAC  = net.HardwareAddr{0x02, 0xcb, 0, 0, 1, 0x01}
-	WireMAC    = net.HardwareAddr{0x02, 0xcb, 0, 0, 1, 0x02}
-	NodeVTEP   = VTEP(NodeName)
-	PeerVTEP   = VTEP(PeerName)
-)
-
-// VTEP is the tunnel MAC of a node by its name, by Culvert's rule: 66: and the
-// first five bytes of the name's SHA-1.
-func VTEP(node string) net.HardwareAddr {
-	sum := sha1.Sum([]byte(node))
-	return append(net.HardwareAddr{0x66}, sum[:5]...)
+// Options say what a testbed is like. The zero value is one pod, one peer and
+// a wire that passes whatever it is given.
+type Options struct {
+	// Pods is the number of pods on the node, to MaxPods; Peers that of the nodes
+	// beyond the wire, to MaxPeers. 0 is 1.
+	Pods, Peers int
+	Wire        Wire
+	// NoUnderlay leaves the uplink without address, neighbours and routes: the
+	// device under test gives them to a device of its own, by Bed.AddUnderlay.
+	NoUnderlay bool
 }
 
 // Bed is the network around one device under test.
 type Bed struct {
 	Pod, Node, Wire *Space
+	// Pods are the pods of the node. Their devices are in one namespace, since
+	// whoever redirects frames into them can reach devices of his own namespace
+	// only. Their Ifindex is known after FindPods.
+	Pods []Pod
+	// Peers are the nodes beyond the wire. They are addresses only, where nobody
+	// answers: see Answer.
+	Peers []Peer
 	// Dir is a directory for the device's files.
 	Dir string
 }
 
-// New makes the three namespaces and the wire, and gives the uplink the node's
-// underlay address if asked to. The pod is not connected yet.
-func New(underlayAddr bool) (*Bed, error) {
+// New makes the three namespaces and the wire. The pods are not connected yet.
+func New(ctx context.Context, o Options) (*Bed, error) {
 	b := &Bed{}
-	if err := b.make(underlayAddr); err != nil {
+	if err := b.make(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("testbed: %w", err), b.Close())
 	}
 	return b, nil
 }
 
-func (b *Bed) make(underlayAddr bool) (err error) {
-	if b.Dir, err = os.MkdirTemp("", "cvb"); err != nil {
+func (b *Bed) make(ctx context.Context, o Options) (err error) {
+	if b.Pods, err = pods(max(o.Pods, 1)); err != nil {
+		return err
+	}
+	if b.Peers, err = peers(max(o.Peers, 1)); err != nil {
+		return err
+	}
+	if b.Dir, err = NewDir(); err != nil {
 		return err
 	}
 	for _, s := range []**Space{&b.Pod, &b.Node, &b.Wire} {
@@ -91,20 +64,89 @@ func (b *Bed) make(underlayAddr bool) (err error) {
 			return err
 		}
 	}
-	err = Veth(End{b.Node, Uplink, UplinkMAC}, End{b.Wire, WireDevice, WireMAC}, UnderlayMTU)
-	if err != nil || !underlayAddr {
+	if err := Veth(End{b.Node, Uplink, UplinkMAC}, End{b.Wire, WireDevice, WireMAC}, UnderlayMTU); err != nil {
 		return err
 	}
-	if err := b.Node.AddAddr(Uplink, netip.PrefixFrom(NodeAddr, 24)); err != nil {
-		return err
+	if o.Wire == MTUWire {
+		// GRO stays: without it nobody could redirect frames into the wire.
+		if err := errors.Join(b.Node.CutFrames(ctx, Uplink, true), b.Wire.CutFrames(ctx, WireDevice, true)); err != nil {
+			return err
+		}
 	}
-	return b.Node.AddNeighbour(Uplink, PeerAddr, WireMAC)
+	if o.NoUnderlay {
+		return nil
+	}
+	return b.AddUnderlay(Uplink)
 }
 
-// ConnectPod makes the pod's veth pair, for devices under test that do not
-// make it themselves.
-func (b *Bed) ConnectPod() error {
-	return Veth(End{b.Pod, PodDevice, PodMAC}, End{b.Node, HostDevice, GatewayMAC}, PodMTU)
+// AddUnderlay gives a device of the node the node's address, the neighbours of
+// its subnet and the route to the other peers.
+func (b *Bed) AddUnderlay(device string) error {
+	if err := b.Node.AddAddr(device, netip.PrefixFrom(NodeAddr, UnderlayBits)); err != nil {
+		return err
+	}
+	if err := b.Node.Up(device); err != nil {
+		return err
+	}
+	if err := b.Node.AddNeighbours(device, b.NextHops()...); err != nil {
+		return err
+	}
+	if len(b.Peers) <= peersOnLink {
+		return nil
+	}
+	return b.Node.AddRoute(device, farSubnet, RouterAddr)
+}
+
+// NextHops are the neighbours by which the node reaches its peers: those of its
+// own subnet and, if there are others, the router. All have WireMAC.
+func (b *Bed) NextHops() (all []Neighbour) {
+	for _, p := range b.Peers[:min(len(b.Peers), peersOnLink)] {
+		all = append(all, Neighbour{p.Addr, WireMAC})
+	}
+	if len(b.Peers) > peersOnLink {
+		all = append(all, Neighbour{RouterAddr, WireMAC})
+	}
+	return all
+}
+
+// ConnectPods makes the pods' veth pairs with the given MTU, for devices under
+// test that do not make them themselves. The first pod also gets its address
+// and its default route, so that programs can speak from there.
+func (b *Bed) ConnectPods(mtu int) error {
+	for _, p := range b.Pods {
+		if err := Veth(End{b.Pod, p.Device, p.MAC}, End{b.Node, p.Host, GatewayMAC}, mtu); err != nil {
+			return err
+		}
+	}
+	first := b.Pods[0]
+	for _, step := range []func() error{
+		func() error { return b.Pod.AddAddr(first.Device, netip.PrefixFrom(first.Addr, 32)) },
+		func() error { return b.Pod.AddNeighbour(first.Device, GatewayAddr, GatewayMAC) },
+		func() error { return b.Pod.AddRoute(first.Device, netip.MustParsePrefix("0.0.0.0/0"), GatewayAddr) },
+		b.FindPods,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FindPods looks the pods' devices up.
+func (b *Bed) FindPods() error {
+	links, err := b.Pod.Links()
+	if err != nil {
+		return err
+	}
+	for n := range b.Pods {
+		p := &b.Pods[n]
+		link, ok := links[p.Device]
+		if !ok {
+			return fmt.Errorf("pod %s has no device %s", p.Addr, p.Device)
+		}
+		p.Ifindex, p.MAC = link.Index, link.HardwareAddr
+	}
+	return nil
 }
 
 // Close ends the namespaces and removes the directory.

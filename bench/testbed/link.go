@@ -55,7 +55,7 @@ func (s *Space) GRO(name string) error {
 	return s.Do(func() error { return ethtool.Set(name, true, ethtool.GRO) })
 }
 
-// AddAddr gives a device an address.
+// AddAddr gives a device an address, unless it has it.
 func (s *Space) AddAddr(name string, prefix netip.Prefix) error {
 	return s.Do(func() error {
 		l, err := netlink.LinkByName(name)
@@ -63,53 +63,8 @@ func (s *Space) AddAddr(name string, prefix netip.Prefix) error {
 			return fmt.Errorf("finding %s: %w", name, err)
 		}
 		addr := &netlink.Addr{IPNet: ipNet(prefix), Flags: unix.IFA_F_NODAD}
-		if err := netlink.AddrAdd(l, addr); err != nil {
+		if err := netlink.AddrReplace(l, addr); err != nil {
 			return fmt.Errorf("adding %s to %s: %w", prefix, name, err)
-		}
-		return nil
-	})
-}
-
-// AddRoute adds a route over a device: with via as an on-link gateway if it is
-// valid, to the link itself otherwise.
-func (s *Space) AddRoute(name string, dst netip.Prefix, via netip.Addr) error {
-	return s.Do(func() error {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("finding %s: %w", name, err)
-		}
-		r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(dst), Scope: netlink.SCOPE_LINK}
-		if via.IsValid() {
-			r.Gw, r.Flags, r.Scope = via.AsSlice(), int(netlink.FLAG_ONLINK), netlink.SCOPE_UNIVERSE
-		}
-		if err := netlink.RouteAdd(r); err != nil {
-			return fmt.Errorf("adding a route to %s over %s: %w", dst, name, err)
-		}
-		return nil
-	})
-}
-
-// AddNeighbour makes an address' MAC known for good.
-func (s *Space) AddNeighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
-	return s.neighbour(name, netlink.Neigh{State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac})
-}
-
-// AddFDB makes the tunnel end behind which a MAC is known for good.
-func (s *Space) AddFDB(name string, mac net.HardwareAddr, end netip.Addr) error {
-	return s.neighbour(name, netlink.Neigh{
-		Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, State: netlink.NUD_PERMANENT, IP: end.AsSlice(), HardwareAddr: mac,
-	})
-}
-
-func (s *Space) neighbour(name string, n netlink.Neigh) error {
-	return s.Do(func() error {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("finding %s: %w", name, err)
-		}
-		n.LinkIndex = l.Attrs().Index
-		if err := netlink.NeighSet(&n); err != nil {
-			return fmt.Errorf("adding neighbour %s %s to %s: %w", n.IP, n.HardwareAddr, name, err)
 		}
 		return nil
 	})
@@ -128,20 +83,41 @@ func (s *Space) Link(name string) (attrs netlink.LinkAttrs, err error) {
 	return attrs, err
 }
 
+// Links are the attributes of all devices, by their names.
+func (s *Space) Links() (map[string]netlink.LinkAttrs, error) {
+	all := make(map[string]netlink.LinkAttrs)
+	err := s.Do(func() error {
+		links, err := netlink.LinkList()
+		for _, l := range links {
+			all[l.Attrs().Name] = *l.Attrs()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing devices: %w", err)
+	}
+	return all, nil
+}
+
 // XDPMode is how an XDP program is attached to a device: native or generic, or
 // nothing if none is.
 func (s *Space) XDPMode(name string) (string, error) {
 	link, err := s.Link(name)
-	if err != nil || link.Xdp == nil || !link.Xdp.Attached {
-		return "", err
+	return XDPModeOf(link), err
+}
+
+// XDPModeOf is XDPMode of a device's attributes.
+func XDPModeOf(link netlink.LinkAttrs) string {
+	if link.Xdp == nil || !link.Xdp.Attached {
+		return ""
 	}
 	switch link.Xdp.AttachMode {
 	case nl.XDP_ATTACHED_DRV:
-		return "native", nil
+		return "native"
 	case nl.XDP_ATTACHED_SKB:
-		return "generic", nil
+		return "generic"
 	}
-	return fmt.Sprintf("mode %d", link.Xdp.AttachMode), nil
+	return fmt.Sprintf("mode %d", link.Xdp.AttachMode)
 }
 
 // Sysctl sets a kernel parameter of the namespace, such as net/ipv4/ip_forward.

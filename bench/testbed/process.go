@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,9 @@ import (
 
 // Process is a daemon in a namespace, with its output kept in a file.
 type Process struct {
+	// Patience is how long Stop waits for it to end by SIGTERM; 0 is three seconds.
+	Patience time.Duration
+
 	cmd    *exec.Cmd
 	log    string
 	exited chan struct{}
@@ -92,7 +96,7 @@ func (p *Process) Log() string {
 	return string(b[max(0, len(b)-keep):])
 }
 
-// Stop ends the daemon, by SIGKILL if SIGTERM does not within three seconds.
+// Stop ends the daemon, by SIGKILL if SIGTERM does not within its Patience.
 func (p *Process) Stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("ending %s: %w", p.cmd.Path, err)
@@ -100,7 +104,7 @@ func (p *Process) Stop() error {
 	select {
 	case <-p.exited:
 		return nil
-	case <-time.After(3 * time.Second):
+	case <-time.After(cmp.Or(p.Patience, 3*time.Second)):
 	}
 	_ = p.cmd.Process.Kill() // it may have ended just now
 	<-p.exited

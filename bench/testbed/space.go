@@ -27,7 +27,7 @@ var ErrClosed = errors.New("network namespace is closed")
 func NewSpace() (*Space, error) {
 	s := &Space{handle: netns.None(), work: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{})}
 	ready := make(chan error)
-	go s.serve(ready)
+	go OwnThread(func() { s.serve(ready) })
 	if err := <-ready; err != nil {
 		return nil, fmt.Errorf("making a network namespace: %w (it takes root)", err)
 	}
@@ -37,11 +37,29 @@ func NewSpace() (*Space, error) {
 	return s, nil
 }
 
-// serve is the namespace's thread. It is never unlocked: the runtime ends it,
-// and with it the processes that it started.
+// OwnThread runs f, which may do to its thread what it likes, such as Enter: the
+// thread ends with it. It is called as a goroutine and may return before f does.
+func OwnThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f() // never unlocked: the runtime ends the thread
+		return
+	}
+	// The process' first thread is one that the runtime cannot end (runtime/proc.go,
+	// mexit): it would stay as f leaves it. While it is held here f gets another.
+	taken := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(taken)
+		f()
+	}()
+	<-taken
+	runtime.UnlockOSThread()
+}
+
+// serve is the namespace's thread. The processes that it started end with it.
 func (s *Space) serve(ready chan<- error) {
 	defer close(s.ended)
-	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		ready <- err
 		return

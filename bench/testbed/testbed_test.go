@@ -110,11 +110,11 @@ func TestDaemonThatIgnoresSIGTERM(t *testing.T) {
 
 func TestBed(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	b, err := New(true)
+	b, err := New(context.Background(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.ConnectPod(); err != nil {
+	if err := b.ConnectPods(PodMTU); err != nil {
 		t.Error(err)
 	}
 	if err := b.Wire.AddAddr(WireDevice, netip.PrefixFrom(PeerAddr, 24)); err != nil {

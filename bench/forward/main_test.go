@@ -1,4 +1,4 @@
-package bench
+package forward
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package bench
+package forward
 
 import (
 	"time"
@@ -12,13 +12,13 @@ import (
 // reading is all counters at one moment.
 type reading struct {
 	at      time.Time
-	counts  xdpgen.Counts
+	counts  []xdpgen.Counts
 	offered uint64
 	machine time.Duration // processor time of all that is not idle
 	device  time.Duration // ... of the device's processes
 }
 
-func read(i *peer.Instance, gen *xdpgen.Generator, sink *xdpgen.Sink) (r reading, err error) {
+func read(i *peer.Instance, b *bench) (r reading, err error) {
 	if r.machine, err = sample.Time(); err != nil {
 		return r, err
 	}
@@ -29,27 +29,30 @@ func read(i *peer.Instance, gen *xdpgen.Generator, sink *xdpgen.Sink) (r reading
 		}
 		r.device += t
 	}
-	if r.offered, err = gen.Generated(); err != nil {
+	if r.offered, err = b.offered(); err != nil {
 		return r, err
 	}
 	r.at = time.Now()
-	r.counts, err = sink.Counts()
+	r.counts, err = b.counts()
 	return r, err
 }
 
 // since is what happened between two readings.
-func (r reading) since(before reading) Measurement {
+func (r reading) since(before reading, ways []way) Measurement {
 	took := r.at.Sub(before.at)
-	c := r.counts.Sub(before.counts)
 	m := Measurement{
-		Seconds: took.Seconds(), Packets: c.Packets, Bytes: c.Bytes, Other: c.Other,
-		Offered:     r.offered - before.offered,
-		Mpps:        float64(c.Packets) / took.Seconds() / 1e6,
+		Seconds: took.Seconds(), Offered: r.offered - before.offered,
 		CoresBusy:   float64(r.machine-before.machine) / float64(took),
 		DeviceCores: float64(r.device-before.device) / float64(took),
 	}
-	if c.Packets > 0 {
-		m.NanosPerPacket = float64(r.machine-before.machine) / float64(c.Packets)
+	for n := range r.counts {
+		c := r.counts[n].Sub(before.counts[n])
+		m.Packets += c.Packets
+		m.Bytes += c.Bytes
+		m.Other += c.Other
+		if ways[n].direction == Encap {
+			m.OnWire += c.Packets
+		}
 	}
 	return m
 }

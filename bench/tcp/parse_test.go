@@ -1,0 +1,26 @@
+package tcp
+
+import (
+	"reflect"
+	"testing"
+)
+
+func TestDropDifference(t *testing.T) {
+	got := since(map[string]uint64{"a": 5, "b": 2, "c": 1}, map[string]uint64{"a": 3, "b": 2})
+	if want := map[string]uint64{"a": 2, "c": 1}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestParseIperf(t *testing.T) {
+	got, err := parseIperf([]byte(`{"start":{}, "end": {"sum_sent": {"bits_per_second": 9e9, "retransmits": 7},
+		"sum_received": {"bits_per_second": 8.5e9}, "sender_tcp_congestion": "bbr"}}`))
+	if err != nil || got != (transfer{8.5, 7, "bbr"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{`{"error": "unable to connect"}`, `{"end": {}}`, `iperf3: no`} {
+		if got, err := parseIperf([]byte(bad)); err == nil {
+			t.Errorf("%s: %+v", bad, got)
+		}
+	}
+}
