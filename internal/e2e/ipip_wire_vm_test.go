@@ -220,10 +220,10 @@ func TestVMIPIPOnTheWire(t *testing.T) {
 // crossingID tells the packets apart.
 func crossingID(i int) uint16 { return uint16(0x4000 + i) }
 
-// isError: an ICMP error of a node about one of the packets, whose identification ours
-// take over.
-func (p innerPacket) isError() bool {
-	return p.Proto == packet.ProtoICMP && p.Data != "" && (p.Data[0] == 3 || p.Data[0] == 11)
+// isAnswer: an ICMP error of a node about one of the packets, whose identification ours
+// take over, or a pod's echo reply, whose identification is of chance.
+func (p innerPacket) isAnswer() bool {
+	return p.Proto == packet.ProtoICMP && p.Data != "" && (p.Data[0] == 0 || p.Data[0] == 3 || p.Data[0] == 11)
 }
 
 // crossed finds the frames of one packet, the kernel's own (which leave the
@@ -231,7 +231,7 @@ func (p innerPacket) isError() bool {
 func crossed(wire *sniffer, inner uint16, ids map[bool]map[uint16]string, name string) map[bool][]wirePacket {
 	got := map[bool][]wirePacket{}
 	for _, s := range wire.frames() {
-		if w, id, ok := onWire(s.frame); ok && w.Inner.ID == inner && !w.Inner.isError() {
+		if w, id, ok := onWire(s.frame); ok && w.Inner.ID == inner && !w.Inner.isAnswer() {
 			got[s.outgoing] = append(got[s.outgoing], w)
 			ids[s.outgoing][id] = name
 		}

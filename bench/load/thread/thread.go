@@ -23,9 +23,10 @@ type Thread struct {
 	done   chan struct{}
 	err    error // valid after done
 
-	mu  sync.Mutex
-	tid int           // 0 when it has ended
-	cpu time.Duration // that it took in all, when it has ended
+	mu     sync.Mutex
+	tid    int           // 0 when it has ended
+	before time.Duration // what the clock of the runtime's thread said when it was given to us
+	cpu    time.Duration // that it took in all, when it has ended
 }
 
 // Start starts the thread. In the caller's own network namespace it refuses to
@@ -65,6 +66,7 @@ func (t *Thread) serve(ctx context.Context, cfg *load.Config, callers string,
 	}
 	t.mu.Lock()
 	t.tid = unix.Gettid()
+	t.before, _ = clock(t.tid) // the thread is there: it is this one
 	t.mu.Unlock()
 	started <- nil
 	if err := run(ctx, t); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
@@ -72,7 +74,8 @@ func (t *Thread) serve(ctx context.Context, cfg *load.Config, callers string,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.cpu, _ = clock(t.tid) // the thread is there: it is this one
+	t.cpu, _ = clock(t.tid)
+	t.cpu -= t.before
 	t.tid = 0
 }
 
@@ -138,7 +141,8 @@ func (t *Thread) CPU() (time.Duration, error) {
 	if t.tid == 0 {
 		return t.cpu, nil
 	}
-	return clock(t.tid)
+	now, err := clock(t.tid)
+	return now - t.before, err
 }
 
 // NoPreemption blocks the signal by which the Go runtime preempts, on the calling
