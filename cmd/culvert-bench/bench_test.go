@@ -103,6 +103,8 @@ func TestUsage(t *testing.T) {
 		{"run -e encap-size -d router", exitUsage, `device "router" is in none`},
 		{"run --duration 1ns", exitUsage, "must be 100ms to 1m"},
 		{"run --rounds -1", exitUsage, "-1 rounds"},
+		{"run --rounds 0", exitUsage, "0 rounds"},
+		{"run --duration 0", exitUsage, "must be 100ms to 1m"},
 		{"run --generator-cpu 99", exitUsage, "processor 99"},
 		{"run --generator trex", exitUsage, "must be xdp, af_xdp or pktgen"},
 		{"run --against x", exitUsage, "must be formatted as key=value"},

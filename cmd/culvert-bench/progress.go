@@ -53,8 +53,8 @@ func (p *progress) show(e run.Event) {
 		}
 		return
 	}
-	if n := p.width - 1; len(line) > n {
-		line = line[:n]
+	if r := []rune(line); len(r) > p.width-1 {
+		line = string(r[:max(0, p.width-1)])
 	}
 	_, _ = fmt.Fprint(p.w, "\r"+line+strings.Repeat(" ", max(0, len(p.last)-len(line))))
 	p.last = line

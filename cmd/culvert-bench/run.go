@@ -56,9 +56,10 @@ func newRun() *cobra.Command {
 	flags.StringSliceVarP(&f.devices, "device", "d", nil, "devices under test that take part, instead of all")
 	flags.StringToStringVar(&f.builds, "against", nil, "another build to measure as culvert@NAME, as NAME=DIRECTORY")
 	flags.IntVar(&f.rounds, "rounds", 0, "how often each device takes its turn (default 4, some 2 or 3; quick 2)")
-	flags.DurationVar(&f.duration, "duration", 0, "how long each load is measured (default 800ms)")
+	flags.DurationVar(&f.duration, "duration", standardDuration, "how long each load is measured")
 	flags.DurationVar(&f.warmUp, "warm-up", 200*time.Millisecond, "how long each load is on before")
 	flags.DurationVar(&f.patience, "patience", -1, "how long a turn waits for the machine to become quiet (default 3s, quick 1s)")
+	flags.Lookup("patience").DefValue = "0s" // which is not shown: the text says it
 	flags.StringVar(&f.generator, "generator", string(forward.XDP), "who makes the packets: xdp, af_xdp, or pktgen where the kernel has it")
 	flags.IntVar(&f.cpu, "generator-cpu", 0, "the processor of the load generator")
 	flags.StringVar(&f.bin, "bin", ownDir(), "directory of culvertd, culvert and culvert-cni")
@@ -69,7 +70,7 @@ func newRun() *cobra.Command {
 
 // run measures and reports.
 func (f *runFlags) run(cmd *cobra.Command) error {
-	experiments, o, err := f.plan()
+	experiments, o, err := f.plan(cmd.Flags().Changed("rounds"))
 	if err != nil {
 		return err
 	}
@@ -86,11 +87,14 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	return errors.Join(failed(err), f.report(cmd, r, err != nil))
 }
 
+// standardDuration is how long each load is measured.
+const standardDuration = 800 * time.Millisecond
+
 // plan makes of the flags what is to be done.
-func (f *runFlags) plan() ([]run.Experiment, run.Options, error) {
+func (f *runFlags) plan(countedRounds bool) ([]run.Experiment, run.Options, error) {
 	o := &suite.Options{
 		Set: suite.Standard, Bin: f.bin, Builds: f.builds,
-		Timing: forward.Timing{WarmUp: f.warmUp, Duration: 800 * time.Millisecond, Generator: forward.Generator(f.generator), GeneratorCPU: f.cpu},
+		Timing: forward.Timing{WarmUp: f.warmUp, Duration: f.duration, Generator: forward.Generator(f.generator), GeneratorCPU: f.cpu},
 	}
 	rounds, patience := 4, 3*time.Second
 	if f.quick {
@@ -99,10 +103,7 @@ func (f *runFlags) plan() ([]run.Experiment, run.Options, error) {
 	if f.patience >= 0 {
 		patience = f.patience
 	}
-	if f.duration != 0 {
-		o.Timing.Duration = f.duration
-	}
-	if f.rounds != 0 {
+	if countedRounds {
 		rounds = f.rounds
 	}
 	if rounds < 1 {
@@ -115,13 +116,13 @@ func (f *runFlags) plan() ([]run.Experiment, run.Options, error) {
 	if err != nil {
 		return nil, run.Options{}, err
 	}
-	if f.rounds != 0 {
+	if countedRounds {
 		for n := range experiments {
 			experiments[n].Rounds = 0 // as many as it was told to
 		}
 	}
 	set := string(o.Set)
-	if len(f.experiments)+len(f.devices) > 0 || f.rounds != 0 || f.duration != 0 {
+	if len(f.experiments)+len(f.devices) > 0 || countedRounds || f.duration != standardDuration {
 		set = "chosen"
 	}
 	return experiments, run.Options{

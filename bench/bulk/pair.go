@@ -1,4 +1,4 @@
-package tcp
+package bulk
 
 // Side is what serves the pod at one end of a connection.
 type Side string

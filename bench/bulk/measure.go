@@ -1,4 +1,4 @@
-package tcp
+package bulk
 
 import (
 	"context"
@@ -10,11 +10,12 @@ import (
 	"culvert/bench/testbed"
 )
 
-// Measurement is what TCP did over a number of connections.
+// Measurement is what TCP or UDP did over a number of connections.
 type Measurement struct {
 	Gbits       float64 // a second, received
 	Retransmits int
-	Congestion  string // control
+	Congestion  string  // control; empty for UDP
+	Lost        float64 // part of the datagrams, 0 to 1
 	// Seconds is the time between the two readings that the next three come
 	// from. CoresBusy is the processor time of the whole machine a second in it,
 	// iperf3 included, AgentCores that of the culvertds.
@@ -30,7 +31,7 @@ type Measurement struct {
 	Drops map[string]uint64
 }
 
-// throughput measures TCP over a number of connections at the same time.
+// throughput measures TCP or UDP over a number of connections at the same time.
 func (b *bed) throughput(ctx context.Context, o Options, connections int) (m Measurement, err error) {
 	dropped, err := b.drops(ctx)
 	if err != nil {
@@ -40,7 +41,7 @@ func (b *bed) throughput(ctx context.Context, o Options, connections int) (m Mea
 	if err != nil {
 		return m, fmt.Errorf("%w\n%s", err, b.log())
 	}
-	m.Gbits, m.Retransmits, m.Congestion = t.Gbits, t.Retransmits, t.Congestion
+	m.Gbits, m.Retransmits, m.Congestion, m.Lost = t.Gbits, t.Retransmits, t.Congestion, t.Lost
 	after, err := b.drops(ctx)
 	if err != nil {
 		return m, err

@@ -1,9 +1,10 @@
-package tcp
+package bulk
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,6 +84,7 @@ func openNamespaces(t *testing.T) (n int) {
 func TestRuns(t *testing.T) {
 	programs := buildPrograms(t)
 	t.Run("pairs", func(t *testing.T) { testPairs(t, programs) })
+	t.Run("datagrams", func(t *testing.T) { testDatagrams(t, programs) })
 	t.Run("interrupted", func(t *testing.T) { testInterrupt(t, programs) })
 }
 
@@ -109,6 +111,23 @@ func testPairs(t *testing.T, programs string) {
 	}
 }
 
+// testDatagrams sends UDP across the nodes, through the kernel and through Culvert.
+func testDatagrams(t *testing.T, programs string) {
+	leavesNothing(t)
+	for _, p := range []Pair{baseline, {Culvert, Culvert}} {
+		err := Measure(stopped, Options{Seconds: 1, WarmUp: 1, Bin: programs, Datagrams: 1000}, Scenario{"mtu-wire", MTU, nil}, p, []int{1},
+			func(_ int, m Measurement) {
+				t.Logf("%s: %+v", p, m)
+				if m.Gbits < 0.01 || m.Lost < 0 || m.Lost >= 1 || math.Abs(m.FrameLen[0]-(1000+8+20+14+50)) > 25 || m.Congestion != "" {
+					t.Error("implausible")
+				}
+			})
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}
+
 // testInterrupt ends a measurement in its middle.
 func testInterrupt(t *testing.T, programs string) {
 	leavesNothing(t)
@@ -124,6 +143,7 @@ func testInterrupt(t *testing.T, programs string) {
 // TestRefusals checks that a senseless measurement does not begin.
 func TestRefusals(t *testing.T) {
 	for name, change := range map[string]func(*Options, *Scenario, *Pair, *[]int){
+		"fragments":     func(o *Options, _ *Scenario, _ *Pair, _ *[]int) { o.Datagrams = 1500 },
 		"no time":       func(o *Options, _ *Scenario, _ *Pair, _ *[]int) { o.Seconds = 0 },
 		"long":          func(o *Options, _ *Scenario, _ *Pair, _ *[]int) { o.Seconds = 3600 },
 		"no warm-up":    func(_ *Options, s *Scenario, _ *Pair, _ *[]int) { s.Wire = MTU },

@@ -1,4 +1,4 @@
-// Package tcp measures how fast TCP runs between pods: through Culvert, and
+// Package bulk measures how fast TCP and UDP run between pods: through Culvert, and
 // through the kernel doing the same.
 //
 //	pod ── node cvb-1 ── cvbu0 ════ wire ════ cvbu1 ── node cvb-2 ── pod
@@ -11,9 +11,9 @@
 // wire that takes single MTU-sized frames only.
 //
 // Measure is one turn of a pair; who takes turns, and how often, is package run's
-// affair. The traffic is iperf3's, with default offloads and the machine's
-// congestion control.
+// affair. The traffic is iperf3's, with default offloads: TCP with the machine's
+// congestion control, or UDP as fast as the sender can.
 //
 // Everything happens in network namespaces of its own, which are anonymous and
 // end with the process (package testbed); no packet leaves them.
-package tcp
+package bulk

@@ -1,6 +1,7 @@
-package tcp
+package bulk
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,8 @@ import (
 type transfer struct {
 	Gbits       float64 // a second, at the receiver
 	Retransmits int     // of segments, by the sender
-	Congestion  string  // control, of the sender
+	Lost        float64 // part of the datagrams, 0 to 1
+	Congestion  string  // control, of the sender; empty for UDP
 }
 
 // iperfSlack is how long iperf3 may take beyond its measured time.
@@ -42,11 +44,6 @@ func (b *bed) iperf(ctx context.Context, o Options, connections int, during func
 	if err != nil {
 		return t, err
 	}
-	args := []string{"-c", b.to.addr.String(), "-P", strconv.Itoa(connections), "-J",
-		"-t", strconv.Itoa(o.Seconds), "-O", strconv.Itoa(o.WarmUp)}
-	if o.Congestion != "" {
-		args = append(args, "-C", o.Congestion)
-	}
 	// Whichever of the two fails first ends the other.
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -57,7 +54,7 @@ func (b *bed) iperf(ctx context.Context, o Options, connections int, during func
 			stop(err)
 		}
 	}()
-	out, err := b.from.space.Run(running, exec.Command("iperf3", args...))
+	out, err := b.from.space.Run(running, exec.Command("iperf3", b.client(o, connections)...))
 	if err != nil {
 		stop(err)
 	}
@@ -68,14 +65,33 @@ func (b *bed) iperf(ctx context.Context, o Options, connections int, during func
 	return parseIperf([]byte(out))
 }
 
-// parseIperf reads what the client printed for -J.
+// client are the arguments of iperf3 that sends.
+func (b *bed) client(o Options, connections int) []string {
+	args := []string{"-c", b.to.addr.String(), "-P", strconv.Itoa(connections), "-J"}
+	if o.Datagrams > 0 {
+		// iperf3 3.12 counts what the receiver lost in the time that -O leaves out: all
+		// of it is of the measurement.
+		return append(args, "-u", "-b", "0", "-l", strconv.Itoa(o.Datagrams), "-t", strconv.Itoa(o.WarmUp+o.Seconds))
+	}
+	args = append(args, "-t", strconv.Itoa(o.Seconds), "-O", strconv.Itoa(o.WarmUp))
+	if o.Congestion != "" {
+		args = append(args, "-C", o.Congestion)
+	}
+	return args
+}
+
+// parseIperf reads what the client printed for -J. Warnings may be before it.
 func parseIperf(out []byte) (transfer, error) {
+	if begin := bytes.IndexByte(out, '{'); begin > 0 {
+		out = out[begin:]
+	}
 	var report struct {
 		Error string
 		End   struct {
 			SumSent     struct{ Retransmits int } `json:"sum_sent"`
 			SumReceived struct {
 				BitsPerSecond float64 `json:"bits_per_second"`
+				LostPercent   float64 `json:"lost_percent"`
 			} `json:"sum_received"`
 			Congestion string `json:"sender_tcp_congestion"`
 		}
@@ -90,5 +106,8 @@ func parseIperf(out []byte) (transfer, error) {
 	if end.SumReceived.BitsPerSecond <= 0 {
 		return transfer{}, errors.New("iperf3 received nothing")
 	}
-	return transfer{end.SumReceived.BitsPerSecond / 1e9, end.SumSent.Retransmits, end.Congestion}, nil
+	return transfer{
+		Gbits: end.SumReceived.BitsPerSecond / 1e9, Retransmits: end.SumSent.Retransmits,
+		Lost: end.SumReceived.LostPercent / 100, Congestion: end.Congestion,
+	}, nil
 }

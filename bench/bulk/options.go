@@ -1,4 +1,4 @@
-package tcp
+package bulk
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"culvert/bench/testbed"
 )
 
 // Options say how a pair is measured.
@@ -15,9 +17,15 @@ type Options struct {
 	WarmUp  int // seconds before them, which iperf3 leaves out
 	// Congestion is the senders' congestion control; empty for the machine's.
 	Congestion string
+	// Datagrams is the length of UDP datagrams, in bytes without headers; 0 for TCP.
+	Datagrams int
 	// Bin is the directory of culvertd and culvert-cni.
 	Bin string
 }
+
+// maxDatagram is what fits into the pods' MTU behind the IPv4 and UDP headers: a
+// fragment more would be another measurement.
+const maxDatagram = testbed.PodMTU - 20 - 8
 
 // maxConnections bounds how many there are at the same time.
 const maxConnections = 128
@@ -26,6 +34,9 @@ const maxConnections = 128
 func Check(o Options, s Scenario, p Pair) error {
 	if o.Seconds < 1 || o.WarmUp < 0 || o.Seconds > 60 || o.WarmUp > 60 {
 		return fmt.Errorf("%d s after %d s: must be positive and a minute at most", o.Seconds, o.WarmUp)
+	}
+	if o.Datagrams < 0 || o.Datagrams > maxDatagram {
+		return fmt.Errorf("datagrams of %d bytes: must be 1 to %d, as pods' MTU is", o.Datagrams, maxDatagram)
 	}
 	if s.Wire.cut() && o.WarmUp == 0 {
 		return fmt.Errorf("scenario %s needs a warm-up: long frames are looked for in it", s.Name)
@@ -49,7 +60,7 @@ func Check(o Options, s Scenario, p Pair) error {
 	return nil
 }
 
-// Measure builds the network of a pair, measures TCP with each number of
+// Measure builds the network of a pair, measures TCP or UDP with each number of
 // connections at the same time, gives each Measurement to found, and takes the
 // network down, so that no pair measures what another one has left or does. It
 // stops when ctx ends; nothing is left behind in any case.
