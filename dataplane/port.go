@@ -82,6 +82,10 @@ type portQueue struct {
 	owner  frame.Owner
 	late   bool // it is in the worker's list of these
 
+	// Of a device that Asks: how many rounds of the worker it is still left alone, and
+	// was the last time.
+	rest, pause uint8
+
 	// ntx frames wait in tx for the next flush.
 	ntx int
 	tx  [frame.BurstSize]frame.Frame

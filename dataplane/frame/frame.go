@@ -206,6 +206,8 @@ type Limits struct {
 	Gather bool
 	// TxOnly: frames of this port arrive by another device, and Recv adds none.
 	TxOnly bool
+	// Asks: Recv is a system call, also when there is nothing to receive.
+	Asks bool
 }
 
 // Takes reports whether the device accepts f, which has SegSize, whole.

@@ -130,6 +130,17 @@ func (p *Pool) FreeChunks() int { return len(p.free) }
 // Base is the address of the first byte of addr's chunk.
 func (p *Pool) Base(addr uint64) uint64 { return addr &^ p.mask }
 
+// cacheLine is how much the processor gets from memory at once, in bytes.
+const cacheLine = 64
+
+// Warm reads a byte of the frame at addr and one in front of it, where tunnel headers
+// are pushed, so that both lines come from memory, or from another core, while the worker
+// does something else. What it returns is of no use but to keep the compiler from
+// leaving the reads out.
+func (p *Pool) Warm(addr uint64) uint32 {
+	return uint32(p.mem[addr]) ^ uint32(p.mem[max(addr, cacheLine)-cacheLine])
+}
+
 // HeadroomOf is the number of bytes in front of addr in its chunk that a header
 // may be pushed into, the transmit metadata's room left out.
 func (p *Pool) HeadroomOf(addr uint64) int { return int(addr&p.mask) - TxMetadataLen }

@@ -89,7 +89,7 @@ func Open(name string, pool *frame.Pool, first bool) (*Queue, error) {
 	q.rxIov = make([]unix.Iovec, 1+n)
 	q.rxIov[0].Base, q.rxIov[0].Len = &q.rxHdr[0], vnet.Len
 	q.tx.init(fd, q.tx.hdr[:vnet.Len])
-	q.limits = frame.Limits{Offload: frame.OffloadTCP, Chunks: frame.MaxChunks, Bytes: frame.MaxBytes}
+	q.limits = frame.Limits{Offload: frame.OffloadTCP, Chunks: frame.MaxChunks, Bytes: frame.MaxBytes, Asks: true}
 	if udp {
 		q.limits.Offload |= frame.OffloadUDP
 	}
