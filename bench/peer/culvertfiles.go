@@ -18,11 +18,15 @@ vxlan: {vni: %d, port: %d}
 workers: 1
 poll: %s
 xdp: {mode: %s, zeroCopy: auto, frameSize: 4096, ringSize: 2048}
-flows: {capacity: 2097152}
+flows: {capacity: %d}
 socket: %s
 stateDir: %s
 listen: 127.0.0.1:9476
 `
+
+// usualFlows is how many connections culvertd can track in most experiments. A pod may
+// have an eighth of them without an answer (docs/flows.md).
+const usualFlows = 2 << 20
 
 // nodeManifest is one node as an API server holds it.
 const nodeManifest = `apiVersion: v1
@@ -49,6 +53,6 @@ func (r *culvertRun) writeFiles() error {
 		return err
 	}
 	config := fmt.Sprintf(culvertConfig, testbed.NodeName, manifests, testbed.Uplink, r.i.Options.Encap, testbed.ClusterCIDR,
-		testbed.VNI, testbed.Port, r.Poll, r.Mode, r.path("culvert.sock"), state)
+		testbed.VNI, testbed.Port, r.Poll, r.Mode, max(usualFlows, 8*r.i.Options.Flows), r.path("culvert.sock"), state)
 	return os.WriteFile(r.path("culvertd.yaml"), []byte(config), 0o644)
 }

@@ -52,6 +52,9 @@ type Options struct {
 	// Encap is VXLAN if it is empty.
 	Encap Encap
 	Wire  testbed.Wire
+	// Flows is how many that nobody answers a pod is going to have at once, where that
+	// takes a larger table than usual; 0 where it does not.
+	Flows int
 }
 
 // full has the numbers and the encapsulation that its zero values stand for.
@@ -75,7 +78,7 @@ func (o Options) podMTU() int {
 type Instance struct {
 	// Bed has the pods and the peers: names, interface indexes, MACs, addresses.
 	Bed *testbed.Bed
-	// Options are those that it was started with, no field zero but Wire.
+	// Options are those that it was started with, no field zero but Wire and Flows.
 	Options Options
 	// CPU are the device's processes and threads, as testbed.CPUTime wants
 	// them; none for the kernel.
