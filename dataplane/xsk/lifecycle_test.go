@@ -256,7 +256,7 @@ func testTwoQueues(t *testing.T, mode Mode) {
 		t.Fatal(err)
 	}
 	staticNeighbour(t, first.pod, "10.0.0.9")
-	for i := range 8 {
+	for i := range 16 { // of which all choose one queue once in 30,000 times
 		stop := flood(t, first.pod, fmt.Sprintf("10.0.0.9:%d", 1000+i))
 		defer stop()
 	}

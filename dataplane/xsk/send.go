@@ -212,10 +212,11 @@ func (s *Socket) kickDriver() {
 	}
 }
 
-// wake is sendto(fd, NULL, 0, MSG_DONTWAIT).
+// wake is sendto(fd, NULL, 0, MSG_DONTWAIT), which never blocks. The Go scheduler is not
+// told of it, as in psock: its monitor would wait for it to end.
 func (s *Socket) wake() unix.Errno {
 	bump(&s.count.wakeups, 1)
-	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 	return errno
 }
 

@@ -230,7 +230,7 @@ func (s *Socket) refill() {
 		s.post(s.fill.room(s.limit - s.posted))
 	}
 	if s.class.zeroCopy && s.fill.needWakeup() {
-		_, _, _ = unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+		_, _, _ = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 		bump(&s.count.wakeups, 1)
 	}
 }
