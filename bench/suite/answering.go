@@ -38,32 +38,46 @@ func (o *Options) latency() run.Experiment {
 			"the next request after each answer. At half load: %d connections together ask half as often as the kernel answers at most, "+
 			"the same for all devices, each at its time.", clients),
 	}
-	var questions []question
+	all := questions()
+	if o.quick() {
+		all = all[:1]
+	}
+	return o.answering(head, o.askers(), all, result.Transactions)
+}
+
+// questions are those about latency.
+func questions() (all []question) {
 	for _, network := range []string{"tcp", "udp"} {
-		questions = append(questions, question{name: network + ", idle", ask: rr.Run, rr: rr.Options{Network: network}})
-		questions = append(questions, question{
+		all = append(all, question{name: network + ", idle", ask: rr.Run, rr: rr.Options{Network: network}})
+		all = append(all, question{
 			name: network + ", half load", ask: rr.Run, rr: rr.Options{Network: network, Connections: clients}, half: true,
 		})
 	}
-	if o.quick() {
-		questions = questions[:1]
-	}
-	return o.answering(head, o.askers(), questions, result.Transactions)
+	return all
 }
 
 // latencyBounds are those of the least that forwarders can be, beside the devices.
 func (o *Options) latencyBounds() run.Experiment {
 	head := result.Experiment{
 		Name: "latency-bounds", Title: "Request and response through the least that a forwarder can be", Metric: result.P50,
-		About: "As latency, idle: one connection, 64 bytes each way. bare hands every packet to a thread that never sleeps and knows no tables; " +
-			"tcx-offload stays in the kernel.",
+		Definition: "bounds;",
+		About: "As latency. bare hands every packet to a thread that never sleeps and knows no tables; tcx-offload stays in the kernel.",
 	}
 	busy := peer.Culvert{Bin: o.Bin, Mode: "auto", Poll: "busy"}
 	devices := append(o.culvert(), busy, peer.Bare{Pod: xsk.ModeGeneric, Uplink: xsk.ModeGeneric, CPU: o.workerCPU()},
 		o.ovs()[1], peer.Kernel{}, peer.Offload{})
-	return o.answering(head, devices, []question{
-		{name: "tcp", ask: rr.Run, rr: rr.Options{Network: "tcp"}},
-		{name: "udp", ask: rr.Run, rr: rr.Options{Network: "udp"}},
+	return o.answering(head, devices, questions(), result.Transactions)
+}
+
+// transactions is how many requests are answered at most.
+func (o *Options) transactions() run.Experiment {
+	head := result.Experiment{
+		Name: "transactions", Title: "Requests and responses a second across nodes", Metric: result.Transactions,
+		About: fmt.Sprintf("As latency, but the next request after each answer, on %d connections at once: threads and device share the processors.", clients),
+	}
+	return o.answering(head, o.askers(), []question{
+		{name: "tcp", ask: rr.Run, rr: rr.Options{Network: "tcp", Connections: clients}},
+		{name: "udp", ask: rr.Run, rr: rr.Options{Network: "udp", Connections: clients}},
 	}, result.Transactions)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"culvert/bench/forward"
@@ -23,6 +24,7 @@ var entries = []entry{
 	{name: "cost", rounds: 3, make: (*Options).cost},
 	{name: "latency", make: (*Options).latency, quick: true},
 	{name: "latency-bounds", make: (*Options).latencyBounds, extra: true},
+	{name: "transactions", make: (*Options).transactions, extra: true},
 	{name: "connections", rounds: 3, make: (*Options).connections},
 	{name: "lanes", rounds: 2, make: (*Options).lanesOf},
 	{name: "flows", rounds: 2, make: (*Options).flows},
@@ -86,7 +88,7 @@ func (o *Options) cost() run.Experiment {
 	head := result.Experiment{
 		Name: "cost", Title: "Processor time for a packet, at rates that all can do", Metric: result.NanosPacket,
 		About: "64-byte frames of 256 flows, encapsulated, in bursts from a generator that sleeps between them; the whole machine's " +
-			"processor time without the generator's. A device that polls looks for frames between the bursts, too.",
+			"processor time without the generator's. A device that polls looks for frames between the bursts, too; culvert-interrupt sleeps instead.",
 		Axis: "packets a second",
 	}
 	var points []point
@@ -95,7 +97,9 @@ func (o *Options) cost() run.Experiment {
 			Direction: forward.Encap, Sizes: load.Fixed(64), Flows: 256, Rate: rate, Sleeps: true,
 		}})
 	}
-	return o.forwarding(head, o.few(), points)
+	devices := o.few()
+	asleep := peer.Culvert{Bin: o.Bin, Mode: "auto", Poll: "interrupt"}
+	return o.forwarding(head, slices.Insert(devices, len(devices)-2, peer.Device(asleep)), points)
 }
 
 // lanesOf compares Culvert with itself.
