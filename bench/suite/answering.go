@@ -61,7 +61,7 @@ func (o *Options) latencyBounds() run.Experiment {
 	head := result.Experiment{
 		Name: "latency-bounds", Title: "Request and response through the least that a forwarder can be", Metric: result.P50,
 		Definition: "bounds;",
-		About: "As latency. bare hands every packet to a thread that never sleeps and knows no tables; tcx-offload stays in the kernel.",
+		About:      "As latency. bare hands every packet to a thread that never sleeps and knows no tables; tcx-offload stays in the kernel.",
 	}
 	busy := peer.Culvert{Bin: o.Bin, Mode: "auto", Poll: "busy"}
 	devices := append(o.culvert(), busy, peer.Bare{Pod: xsk.ModeGeneric, Uplink: xsk.ModeGeneric, CPU: o.workerCPU()},
@@ -75,7 +75,7 @@ func (o *Options) transactions() run.Experiment {
 		Name: "transactions", Title: "Requests and responses a second across nodes", Metric: result.Transactions,
 		About: fmt.Sprintf("As latency, but the next request after each answer, on %d connections at once: threads and device share the processors.", clients),
 	}
-	return o.answering(head, o.askers(), []question{
+	return o.answering(head, o.few(), []question{
 		{name: "tcp", ask: rr.Run, rr: rr.Options{Network: "tcp", Connections: clients}},
 		{name: "udp", ask: rr.Run, rr: rr.Options{Network: "udp", Connections: clients}},
 	}, result.Transactions)

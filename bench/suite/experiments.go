@@ -24,7 +24,7 @@ var entries = []entry{
 	{name: "cost", rounds: 3, make: (*Options).cost},
 	{name: "latency", make: (*Options).latency, quick: true},
 	{name: "latency-bounds", make: (*Options).latencyBounds, extra: true},
-	{name: "transactions", make: (*Options).transactions, extra: true},
+	{name: "transactions", rounds: 2, make: (*Options).transactions},
 	{name: "connections", rounds: 3, make: (*Options).connections},
 	{name: "lanes", rounds: 2, make: (*Options).lanesOf},
 	{name: "flows", rounds: 2, make: (*Options).flows},
