@@ -24,6 +24,9 @@ func netnsPath(name string) string { return filepath.Join(netnsDir, name) }
 // newNetns makes a named namespace with its loopback up, forwarding as on a
 // Kubernetes node if it is one.
 func newNetns(name string, node bool) error {
+	if err := shareNetnsDir(); err != nil {
+		return fmt.Errorf("namespace %s: %w", name, err)
+	}
 	errc := make(chan error, 1)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine, in whatever
@@ -55,6 +58,34 @@ func newNetns(name string, node bool) error {
 		}
 		return nil
 	})
+}
+
+// shareNetnsDir makes the directory a mount of its own, shared with other mount
+// namespaces, as the first 'ip netns add' of a machine does (ip/ipnetns.c of iproute2,
+// netns_add). Did that do it later, its mount would hide ours, which could then
+// be neither entered nor removed.
+func shareNetnsDir() error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(netnsDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil { // as ip does
+		return fmt.Errorf("locking %s: %w", netnsDir, err)
+	}
+	err = unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if errors.Is(err, unix.EINVAL) { // it is no mount
+		if err = unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err == nil {
+			err = unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("making %s a shared mount: %w", netnsDir, err)
+	}
+	return nil
 }
 
 // enter runs f on a thread inside a namespace: sockets and processes that f
