@@ -135,7 +135,8 @@ var processors sync.Mutex
 // worker keeps one for as long as it is awake, its system calls included: were those
 // known to the scheduler, its monitor would look after them every 20 µs (sysmon and
 // retake of runtime/proc.go), which took a tenth of the worker's core. What else
-// the program does has as many processors as without workers.
+// the program does has as many processors as without workers. From then on Go no
+// longer follows changes of the cgroup's limit by itself.
 func moreProcessors(n int) {
 	processors.Lock()
 	defer processors.Unlock()

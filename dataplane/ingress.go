@@ -28,7 +28,7 @@ type record struct {
 	// held is the first of the frames that have waited for this one, the first
 	// fragment of their datagram.
 	held frag.Handle
-	heat uint32 // what frame.Pool.Warm and flow.Entry.Warm return
+	heat uint32 // what Warm returns
 	// in is the ingress port's queue of a frame that came by the intake.
 	in *portQueue
 	// same: it comes from the node's own stack or goes there, which is no hop.

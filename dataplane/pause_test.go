@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"testing"
+	"time"
 
 	"culvert/dataplane/frame"
 )
@@ -14,37 +15,34 @@ type silent struct {
 
 func (s *silent) Recv(*frame.Burst) int { s.asked++; return 0 }
 
-// A device that costs a system call to ask is asked less often while it has nothing,
-// and at once when the worker has slept.
+// A device that costs a system call to ask is not asked in every round while it has
+// nothing, and at once when the worker has slept.
 func TestSilentDeviceIsAskedSeldom(t *testing.T) {
 	tap, ring := &silent{}, &silent{}
 	w := &worker{rx: []*portQueue{{dev: tap, limits: frame.Limits{Asks: true}}, {dev: ring}}}
-	round := func() {
+	round := func(at time.Duration) {
+		w.round = at
 		for _, q := range w.rx {
 			w.handle(q)
 		}
 	}
-	for range 39 { // asked in rounds 1, 3, 7, 15, 23, 31, 39
-		round()
+	for n := range 100 { // of a microsecond each
+		round(time.Second + time.Duration(n)*time.Microsecond)
 	}
-	if tap.asked != 7 || ring.asked != 39 {
-		t.Errorf("asked %d and %d times in 39 rounds, want 7 and 39", tap.asked, ring.asked)
+	if tap.asked != 20 || ring.asked != 100 {
+		t.Errorf("asked %d and %d times in 100 µs, want 20 and 100", tap.asked, ring.asked)
 	}
-	for want := 8; want < 11; want++ {
-		w.wakeAll()
-		if round(); tap.asked != want {
+	round(time.Second + 100*time.Microsecond)
+	for want := 22; want < 25; want++ {
+		w.askAll()
+		if round(time.Second + 101*time.Microsecond); tap.asked != want {
 			t.Errorf("asked %d times after a sleep, want %d", tap.asked, want)
 		}
 	}
-	q := w.rx[0]
-	w.wakeAll()
-	round()
-	for q.rest > 0 {
-		round()
+	for n := range 10 { // as long as rounds of much work take
+		round(2*time.Second + time.Duration(n)*100*time.Microsecond)
 	}
-	q.found(true) // what it had is handled: it may have more
-	before := tap.asked
-	if round(); tap.asked != before+1 {
-		t.Error("not asked again after it had frames")
+	if tap.asked != 34 {
+		t.Errorf("asked %d times in long rounds, want 34", tap.asked)
 	}
 }

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"culvert/dataplane/frame"
 	"culvert/internal/drop"
@@ -82,9 +83,7 @@ type portQueue struct {
 	owner  frame.Owner
 	late   bool // it is in the worker's list of these
 
-	// Of a device that Asks: how many rounds of the worker it is still left alone, and
-	// was the last time.
-	rest, pause uint8
+	askAt time.Duration // when it is to be asked next, of a device that Asks
 
 	// ntx frames wait in tx for the next flush.
 	ntx int

@@ -57,10 +57,12 @@ type worker struct {
 	groups     groups
 	frags      fragments
 	injected   []injected   // packets that came by mail
+	heat       uint32       // what frame.Pool.Warm returned
 	arena      []frame.Desc // continuation chunks of staged frames that were cut or merged
 
 	now       uint32 // seconds since the engine started, as the flow table counts
 	started   time.Time
+	round     time.Duration // when the last one ended
 	lastTick  time.Duration
 	lastSweep time.Duration
 	behind    bool // there are flows left that are to be looked at
@@ -147,7 +149,7 @@ func (w *worker) run() {
 		w.flows.Offline(w.id)
 		if w.poll.idle(&w.mail.pending) {
 			bump(&w.gauges.sleeps, 1)
-			w.wakeAll()
+			w.askAll()
 			w.busySince = time.Since(w.started) // sleep is no work
 		}
 	}
@@ -215,6 +217,7 @@ const busyWindow = time.Second
 // tick keeps the clock, the busy ratio, and the expiry of flows.
 func (w *worker) tick(busy bool) {
 	now := time.Since(w.started)
+	w.round = now
 	if busy {
 		w.busy += now - w.busySince
 	}
@@ -247,44 +250,32 @@ func (w *worker) tick(busy bool) {
 // handle receives one burst from q and takes it through the stages. It returns
 // the number of frames received. Afterwards the worker owns none of them.
 func (w *worker) handle(q *portQueue) int {
-	if q.rest > 0 {
-		q.rest--
+	if q.askAt > w.round {
 		return 0
 	}
 	w.burst.Reset()
 	n := q.dev.Recv(&w.burst)
 	if n == 0 {
-		q.found(false)
+		if q.limits.Asks {
+			q.askAt = w.round + askPause
+		}
 		return 0
 	}
-	q.found(true)
 	bump(&w.gauges.bursts[bits.Len(uint(n-1))], 1)
 	bump(&w.gauges.burstFrames, uint64(n))
 	w.process(q)
 	return n
 }
 
-// longestPause is how many rounds a device that has had nothing is left alone at most,
-// where asking it is a system call: a TAP beside busy ports would cost each of their
-// bursts one. A round of full bursts takes some 50 µs.
-const longestPause = 7
+// askPause is how long a device that has had nothing is left alone where asking it is a
+// system call. A worker that has little to do makes a round in a fraction of a
+// microsecond, and a call takes one.
+const askPause = 5 * time.Microsecond
 
-// found notes whether a device had frames.
-func (q *portQueue) found(frames bool) {
-	switch {
-	case !q.limits.Asks:
-	case frames:
-		q.pause = 0
-	default:
-		q.pause = min(2*q.pause+1, longestPause)
-		q.rest = q.pause
-	}
-}
-
-// wakeAll makes the worker ask every device: one of them has ended its sleep.
-func (w *worker) wakeAll() {
+// askAll makes the worker ask every device: one of them has ended its sleep.
+func (w *worker) askAll() {
 	for _, q := range w.rx {
-		q.rest, q.pause = 0, 0
+		q.askAt = 0
 	}
 }
 
@@ -322,7 +313,7 @@ func (w *worker) stages() (done bool) {
 	frames, recs := w.burst.Frames[:w.burst.N], w.recs[:w.burst.N]
 	if w.stage == stageIngress {
 		if w.cur == 0 {
-			w.fetch(frames, recs)
+			w.fetch(frames)
 		}
 		for i := w.cur; i < len(frames); i++ {
 			w.cur = i
@@ -354,10 +345,12 @@ func (w *worker) stages() (done bool) {
 // fetch makes the processor get the first bytes of all frames at once. The kernel has
 // written them on whichever core received them, and each would be waited for alone:
 // a twentieth of the worker's time.
-func (w *worker) fetch(frames []frame.Frame, recs []record) {
+func (w *worker) fetch(frames []frame.Frame) {
+	heat := uint32(0)
 	for i := range frames {
-		recs[i].heat = w.pool.Warm(frames[i].Addr)
+		heat ^= w.pool.Warm(frames[i].Addr)
 	}
+	w.heat = heat
 }
 
 // contain turns a panic into the loss of one frame, counted as drop.Bug and

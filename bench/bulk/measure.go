@@ -51,7 +51,7 @@ func (b *bed) throughput(ctx context.Context, o Options, connections int) (m Mea
 }
 
 // observe looks for long frames in the warm-up, where looking costs nothing
-// that is measured, then takes the difference of two readings.
+// that is measured (of UDP, whose warm-up is of the measurement, next to nothing), then takes the difference of two readings.
 func (b *bed) observe(ctx context.Context, o Options, m *Measurement) error {
 	w, err := b.startWatch()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 // Options say how a pair is measured.
 type Options struct {
 	Seconds int // measured
-	WarmUp  int // seconds before them, which iperf3 leaves out
+	WarmUp  int // seconds before them, which iperf3 leaves out, but of UDP
 	// Congestion is the senders' congestion control; empty for the machine's.
 	Congestion string
 	// Datagrams is the length of UDP datagrams, in bytes without headers; 0 for TCP.

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"culvert/bench/testbed"
 )
 
 // TestSignals interrupts the program itself while culvertd, and Open vSwitch, forward:
@@ -33,22 +35,26 @@ func testSignal(t *testing.T, bin, device, program string) {
 	before := surroundings(t)
 	var stderr bytes.Buffer
 	cmd := exec.Command(filepath.Join(bin, "culvert-bench"), "run", "--force", "-e", "encap-size", "-d", device,
-		"--duration", "1m", "--patience", "0s", "--out", t.TempDir())
+		"--duration", "5s", "--patience", "0s", "--out", t.TempDir())
 	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second // for what has inherited it
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() }).Stop()
 	var running []string
-	for end := time.Now().Add(20 * time.Second); !slices.ContainsFunc(running, func(p string) bool { return strings.HasSuffix(p, " "+program) }); {
+	forwards := func(p string) bool {
+		return strings.HasSuffix(p, " "+program) && used(t, strings.Fields(p)[0]) > time.Second
+	}
+	for end := time.Now().Add(time.Minute); !slices.ContainsFunc(running, forwards); {
 		if time.Now().After(end) {
 			_ = cmd.Process.Kill()
-			t.Fatalf("%s was not started: %v\n%s", program, running, stderr.String())
+			_ = cmd.Wait()
+			t.Fatalf("%s does not forward: %v\n%s", program, running, stderr.String())
 		}
 		time.Sleep(50 * time.Millisecond)
 		running = descendants(t, cmd.Process.Pid)
 	}
-	time.Sleep(500 * time.Millisecond) // the load is on, or about to be
-	running = descendants(t, cmd.Process.Pid)
 	began := time.Now()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -58,7 +64,7 @@ func testSignal(t *testing.T, bin, device, program string) {
 		t.Errorf("it ended after %s: %v\n%s", took, err, stderr.String())
 	}
 	for _, p := range running {
-		if left := process(strings.Fields(p)[0]); left == p {
+		if process(strings.Fields(p)[0]) == p && !zombie(strings.Fields(p)[0]) {
 			t.Errorf("%s runs still", p)
 		}
 	}
@@ -82,6 +88,23 @@ func surroundings(t *testing.T) (list []string) {
 		t.Fatal(err)
 	}
 	return append(list, namespaces...)
+}
+
+// used is the processor time that a process took so far.
+func used(t *testing.T, pid string) time.Duration {
+	t.Helper()
+	d, err := testbed.CPUTime(filepath.Join("/proc", pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	return d
+}
+
+// zombie: it has ended, and nobody has asked how.
+func zombie(pid string) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	_, after, _ := strings.Cut(string(b), ") ")
+	return err == nil && strings.HasPrefix(after, "Z")
 }
 
 // process is the number and the name of a process, "" if there is none.

@@ -18,7 +18,7 @@ import (
 type progress struct {
 	w     io.Writer
 	width int // of the terminal; 0 is none
-	last  string
+	last  int // how many characters the line has
 }
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, width: columns(w)} }
@@ -53,17 +53,16 @@ func (p *progress) show(e run.Event) {
 		}
 		return
 	}
-	if r := []rune(line); len(r) > p.width-1 {
-		line = string(r[:max(0, p.width-1)])
-	}
-	_, _ = fmt.Fprint(p.w, "\r"+line+strings.Repeat(" ", max(0, len(p.last)-len(line))))
-	p.last = line
+	r := []rune(line)
+	r = r[:min(len(r), max(0, p.width-1))]
+	_, _ = fmt.Fprint(p.w, "\r"+string(r)+strings.Repeat(" ", max(0, p.last-len(r))))
+	p.last = len(r)
 }
 
 // clear removes the line.
 func (p *progress) clear() {
 	if p.width > 0 {
-		_, _ = fmt.Fprint(p.w, "\r"+strings.Repeat(" ", len(p.last))+"\r")
+		_, _ = fmt.Fprint(p.w, "\r"+strings.Repeat(" ", p.last)+"\r")
 	}
 }
 

@@ -138,7 +138,10 @@ const cacheLine = 64
 // does something else. What it returns is of no use but to keep the compiler from
 // leaving the reads out.
 func (p *Pool) Warm(addr uint64) uint32 {
-	return uint32(p.mem[addr]) ^ uint32(p.mem[max(addr, cacheLine)-cacheLine])
+	if addr < cacheLine || addr >= uint64(len(p.mem)) {
+		return 0 // no frame is there: who looks at it will say so
+	}
+	return uint32(p.mem[addr]) ^ uint32(p.mem[addr-cacheLine])
 }
 
 // HeadroomOf is the number of bytes in front of addr in its chunk that a header
