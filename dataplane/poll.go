@@ -23,15 +23,20 @@ type poller struct {
 	fds    []unix.PollFd // fds[0] is event
 	event  int           // eventfd: jobs wait
 	spin   time.Duration
+	adapts bool      // spin follows what comes
 	rounds uint32    // of looking without a frame, since busy
 	idleAt time.Time // when the clock was first read in them
 	asleep atomic.Bool
 }
 
-// spinTime is how long an adaptive worker looks again before it sleeps: about
-// the time that a sleep and a wake-up would cost on a busy machine. Longer
-// spinning takes the core from the pods where cores are few.
+// spinTime is how long an adaptive worker looks again before it sleeps, at least: about
+// the time that a sleep and a wake-up would cost on a busy machine.
 const spinTime = 30 * time.Microsecond
+
+// longSpin is how long it looks when frames come after pauses no longer than that: a
+// sleep and a wake-up in each of them would be most of what an answer takes. A request and
+// its answer cross a node within it.
+const longSpin = 150 * time.Microsecond
 
 // roundsPerClock is how many rounds of looking go by between two looks at the
 // clock, which costs more than a round.
@@ -46,7 +51,7 @@ func (p *poller) open(mode Poll) error {
 	case PollBusy:
 		p.spin = time.Duration(1<<63 - 1)
 	case PollAdaptive:
-		p.spin = spinTime
+		p.spin, p.adapts = spinTime, true
 	case PollInterrupt:
 		p.spin = 0
 	default:
@@ -92,7 +97,10 @@ func (p *poller) idle(pending *atomic.Bool) bool {
 		if p.rounds == 1 {
 			p.idleAt = now
 		}
-		if now.Sub(p.idleAt) < p.spin {
+		if quiet := now.Sub(p.idleAt); quiet < p.spin {
+			if p.adapts && quiet > spinTime {
+				_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // whoever waits for this processor
+			}
 			return false
 		}
 	}
@@ -107,12 +115,25 @@ func (p *poller) idle(pending *atomic.Bool) bool {
 	}
 	if n > 0 {
 		p.rounds = 0
+		p.adapt()
 		if p.fds[0].Revents != 0 {
 			var count [8]byte
 			_, _ = unix.Read(p.event, count[:]) // it is there to be emptied
 		}
 	}
 	return true
+}
+
+// adapt makes the worker look for longer if that would have spared it the sleep that
+// has just ended, and for less long if not.
+func (p *poller) adapt() {
+	switch {
+	case !p.adapts:
+	case time.Since(p.idleAt) < longSpin:
+		p.spin = longSpin
+	default:
+		p.spin = max(p.spin/2, spinTime)
+	}
 }
 
 // wake ends a sleep. Safe from any goroutine.
