@@ -40,8 +40,8 @@ func (o *Options) few() []peer.Device {
 	return append(o.culvert(), o.ovs()[1], peer.Kernel{})
 }
 
-// lanes are the ways that Culvert itself has, and the least that a forwarder on
-// its sockets, or inside the kernel, can be.
+// lanes are the ways that Culvert itself has, the least that a forwarder on its sockets,
+// or inside the kernel, can be, and the kernel itself.
 func (o *Options) lanes() []peer.Device {
 	all := []peer.Device{
 		peer.Culvert{Bin: o.Bin, Mode: "auto", Poll: "adaptive"},
@@ -52,5 +52,5 @@ func (o *Options) lanes() []peer.Device {
 	for _, mode := range []xsk.Mode{xsk.ModeGeneric, xsk.ModeNative} {
 		all = append(all, peer.Bare{Pod: mode, Uplink: mode, CPU: o.workerCPU()})
 	}
-	return append(all, peer.Offload{})
+	return append(all, peer.Offload{}, peer.Kernel{})
 }
